@@ -1,0 +1,50 @@
+"""tuco_lens: what did fine-tuning do to this response?
+
+Measures the Tuning Contribution (TuCo, ICML 2025): the exact split of a fine-tuned model's
+forward pass into a pre-training and a fine-tuning component, layer by layer and token by
+token. Start with `ModelPair` (in `pair.py`). Names are imported when first used, so that
+`import tuco_lens` takes milliseconds and loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuco_lens.contributions import ContributionCache as ContributionCache
+    from tuco_lens.errors import InputError as InputError
+    from tuco_lens.errors import LoadError as LoadError
+    from tuco_lens.errors import OutputError as OutputError
+    from tuco_lens.errors import PairMismatchError as PairMismatchError
+    from tuco_lens.errors import TucoLensError as TucoLensError
+    from tuco_lens.measurement import Measurement as Measurement
+    from tuco_lens.measurement import PromptMeasurement as PromptMeasurement
+    from tuco_lens.pair import ModelPair as ModelPair
+    from tuco_lens.prompts import Prompt as Prompt
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ModelPair": "pair",
+    "Measurement": "measurement",
+    "PromptMeasurement": "measurement",
+    "ContributionCache": "contributions",
+    "Prompt": "prompts",
+    "TucoLensError": "errors",
+    "LoadError": "errors",
+    "PairMismatchError": "errors",
+    "InputError": "errors",
+    "OutputError": "errors",
+}
+__all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tuco_lens' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tuco_lens.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

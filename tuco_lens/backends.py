@@ -1,0 +1,79 @@
+"""What the engine must know of a TransformerLens model, for both of its kinds.
+
+`HookedTransformer` and `TransformerBridge` share blocks and hook names; they differ in how
+a forward pass leaves out the unembedding. Everything that differs is here, so that the
+engine (`contributions.py`) has one code for both.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+BackendName = Literal["hooked", "bridge"]
+
+
+def backend_of(model: Any) -> BackendName:
+    """Which kind of TransformerLens model this is, told by its class and not by import.
+
+    Raises:
+        TypeError: for anything that is neither.
+    """
+    for cls in type(model).__mro__:
+        if cls.__name__ == "HookedTransformer":
+            return "hooked"
+        if cls.__name__ == "TransformerBridge":
+            return "bridge"
+    raise TypeError(f"neither a HookedTransformer nor a TransformerBridge: {type(model).__name__}")
+
+
+def blocks(model: Any) -> list[nn.Module]:
+    """The model's blocks, in order. Each has `hook_resid_pre` and `hook_resid_post`."""
+    return list(model.blocks)
+
+
+def device_of(model: Any) -> torch.device:
+    """The device of the first block, where token ids are sent."""
+    return next(blocks(model)[0].parameters()).device
+
+
+def dtype_of(model: Any) -> torch.dtype:
+    """The dtype of the first floating-point weight of the first block."""
+    return next(p.dtype for p in blocks(model)[0].parameters() if p.dtype.is_floating_point)
+
+
+def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
+    """One forward pass for its hooks' sake: no logits but, on the bridge, those of the last position."""
+    if backend_of(model) == "hooked":
+        model(ids, return_type=None, padding_side="right")
+    elif _takes_logits_to_keep(model):
+        model(ids, return_type=None, use_cache=False, logits_to_keep=1)
+    else:
+        model(ids, return_type=None, use_cache=False)
+
+
+def run_logits(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
+    """One forward pass with the logits of every position."""
+    if backend_of(model) == "hooked":
+        return model(ids, return_type="logits", padding_side="right")
+    return model(ids, return_type="logits", use_cache=False)
+
+
+def run_embedding(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+    """The stream that enters block 0: embedding, positions and scaling, as the model itself makes it."""
+    if backend_of(model) == "hooked":
+        return model(ids, stop_at_layer=0, padding_side="right")
+    return model(ids, stop_at_layer=0, use_cache=False)
+
+
+def stream_of(block_output: Any) -> Tensor:
+    """The residual stream in what a block returns: transformers' blocks return a tensor or a tuple."""
+    return block_output[0] if isinstance(block_output, tuple) else block_output
+
+
+def _takes_logits_to_keep(bridge: Any) -> bool:
+    return "logits_to_keep" in inspect.signature(bridge.original_model.forward).parameters

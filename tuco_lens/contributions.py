@@ -1,0 +1,283 @@
+"""The engine: the exact split of a tuned model's forward pass into PTC and FTC.
+
+As each block of the tuned model runs, the base model's block of the same index runs on the
+same input and with the same arguments (lockstep). So every layer costs two block calls, and
+nothing is kept but the current stream and two sums: memory does not grow with the number of
+layers. `NormAccumulator` turns the steps into norms (what `ModelPair.measure` keeps),
+`ContributionCache` into vectors (what `ModelPair.run_with_cache` returns). The quantities
+are defined in `metrics.py`; batching and prompts are in `measuring.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from tuco_lens.backends import blocks, run_blocks, run_embedding, stream_of
+from tuco_lens.metrics import Norm, contribution_ratio, vector_norms
+
+
+@dataclass(frozen=True)
+class BlockStep:
+    """One block of the tuned model's forward pass, beside the base block on the same input."""
+
+    layer: int
+    """Index of the block, 0 … L-1."""
+    resid_pre: Float[Tensor, "batch pos d_model"]
+    """x_l: the tuned model's stream after `hook_resid_pre`, so with what the user's hooks did to it."""
+    tuned_post: Float[Tensor, "batch pos d_model"]
+    """x_{l+1} = x_l + f_FT(x_l, l), after the tuned block's `hook_resid_post`."""
+    base_post: Float[Tensor, "batch pos d_model"]
+    """x_l + f_PT(x_l, l), after the base block's `hook_resid_post`."""
+    run_base: Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
+    """The base block on another stream, with the arguments of this step (for the drift of two runs)."""
+
+
+class _BlockWatch:
+    """Runs the base block behind each call of one tuned block, and reports the pair.
+
+    The hook that reads x_l is placed anew at each call, so that it comes after every hook that
+    a user has put on `hook_resid_pre`, also those added while the watch is on.
+    """
+
+    def __init__(self, layer: int, tuned: nn.Module, base: nn.Module, visit: Callable[[BlockStep], None]) -> None:
+        self.layer, self.tuned, self.base, self.visit = layer, tuned, base, visit
+        self.resid_pre: Tensor | None = None
+        self.capture: Any = None
+        self.handles = [
+            tuned.register_forward_pre_hook(self._before),
+            tuned.register_forward_hook(self._after, with_kwargs=True),
+        ]
+
+    def close(self) -> None:
+        self._drop_capture()
+        for handle in self.handles:
+            handle.remove()
+
+    def _drop_capture(self) -> None:
+        self.resid_pre = None
+        if self.capture is not None:
+            self.capture.remove()
+            self.capture = None
+
+    def _before(self, module: nn.Module, args: Any) -> None:
+        self._drop_capture()
+        hook_point: nn.Module = self.tuned.hook_resid_pre  # pyright: ignore[reportAssignmentType]
+        self.capture = hook_point.register_forward_hook(self._read)
+
+    def _read(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self.resid_pre = output
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        resid_pre = self.resid_pre
+        self._drop_capture()
+        if resid_pre is None:
+            raise RuntimeError(f"blocks.{self.layer}.hook_resid_pre did not run within its block")
+
+        def run_base(stream: Tensor) -> Tensor:
+            if args:  # the stream is the first positional argument, or the keyword `hidden_states`
+                return stream_of(self.base(stream, *args[1:], **kwargs))
+            return stream_of(self.base(**{**kwargs, "hidden_states": stream}))
+
+        self.visit(BlockStep(self.layer, resid_pre, stream_of(output), run_base(resid_pre), run_base))
+
+
+@contextmanager
+def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Iterator[None]:
+    """While open, every forward pass of `tuned` reports each block to `visit`, with the base block beside it.
+
+    The pass must not use a KV cache: the base block would append to the tuned model's.
+    On leaving, also by an exception, no hook of ours is left on either model.
+
+    Raises:
+        ValueError: if the models have different numbers of blocks, or are one and the same.
+    """
+    if base is tuned:
+        raise ValueError("base and tuned are one object; load the checkpoint twice")
+    with ExitStack() as stack:
+        for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
+            watch = _BlockWatch(layer, tuned_block, base_block, visit)
+            stack.callback(watch.close)
+        yield
+
+
+class _Sums:
+    """P_l and F_l: the running sums of PTC and FTC, at least in float32 whatever the models' dtype."""
+
+    def __init__(self) -> None:
+        self.ptc: Float[Tensor, "batch pos d_model"] | None = None
+        self.ftc: Float[Tensor, "batch pos d_model"] | None = None
+
+    def add_ftc(self, step: BlockStep) -> tuple[Tensor, Tensor]:
+        """FTC_l = f_FT(x_l, l) − f_PT(x_l, l), as a difference of the two `hook_resid_post`; and F_{l+1}."""
+        ftc = _difference(step.tuned_post, step.base_post)
+        self.ftc = ftc.clone() if self.ftc is None else self.ftc.add_(ftc)
+        return ftc, self.ftc
+
+    def add_ptc(self, step: BlockStep) -> tuple[Tensor, Tensor]:
+        """PTC_l = f_PT(x_l, l), as `hook_resid_post` − x_l of the base block; and P_{l+1}."""
+        ptc = _difference(step.base_post, step.resid_pre)
+        self.ptc = ptc.clone() if self.ptc is None else self.ptc.add_(ptc)
+        return ptc, self.ptc
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    # Adding in place would save memory, but users' hooks may have kept these very tensors.
+    wide = torch.promote_types(a.dtype, torch.float32)
+    return a.to(wide) - b.to(wide)
+
+
+@dataclass(frozen=True)
+class BatchNorms:
+    """Norms of one right-padded batch: all that TuCo needs, without the vectors."""
+
+    ptc: Float[Tensor, "layer batch pos"]
+    """‖PTC_l[t]‖."""
+    ftc: Float[Tensor, "layer batch pos"]
+    """‖FTC_l[t]‖."""
+    cumulative_ptc: Float[Tensor, "layer batch pos"]
+    """‖P_{l+1}[t]‖ in row l."""
+    cumulative_ftc: Float[Tensor, "layer batch pos"]
+    """‖F_{l+1}[t]‖ in row l."""
+    drift: Float[Tensor, "layer batch pos"] | None = None
+    """‖Δ_{l+1}[t]‖ / (‖x^PT_{l+1}[t]‖ + ‖Δ_{l+1}[t]‖), Δ = x^FT − x^PT of two independent runs; None if not asked."""
+
+
+class NormAccumulator:
+    """Takes the steps of one forward pass and keeps norms per layer and token.
+
+    Args:
+        norm: "l1" (the paper's) or "l2".
+        base_stream: the base model's own embedding of the batch. If given, the base model also
+            runs on its own stream, a third block call per layer, and the drift map is filled.
+    """
+
+    def __init__(self, norm: Norm, base_stream: Float[Tensor, "batch pos d_model"] | None = None) -> None:
+        self.norm: Norm = norm
+        self.base_stream = base_stream
+        self.sums = _Sums()
+        self.rows: list[list[Tensor]] = []
+        self.drift_rows: list[Tensor] = []
+
+    def __call__(self, step: BlockStep) -> None:
+        row: list[Tensor] = []
+        for add in (self.sums.add_ptc, self.sums.add_ftc):
+            row += [vector_norms(vectors, self.norm) for vectors in add(step)]  # local, then cumulative
+        self.rows.append(row)
+        if self.base_stream is not None:
+            self.base_stream = step.run_base(self.base_stream)
+            delta = vector_norms(_difference(step.tuned_post, self.base_stream), self.norm)
+            scale = vector_norms(self.base_stream.to(delta.dtype), self.norm)
+            self.drift_rows.append(contribution_ratio(delta, scale))
+
+    def result(self) -> BatchNorms:
+        ptc, cumulative_ptc, ftc, cumulative_ftc = (torch.stack(rows).cpu() for rows in zip(*self.rows, strict=True))
+        drift = torch.stack(self.drift_rows).cpu() if self.drift_rows else None
+        return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, drift)
+
+
+@torch.no_grad()
+def batch_norms(
+    base: Any, tuned: Any, ids: Int[Tensor, "batch pos"], *, norm: Norm = "l1", drift: bool = False
+) -> BatchNorms:
+    """Norms of PTC and FTC, local and cumulative, for every layer and token of a batch.
+
+    Right padding needs no mask: under causal attention no token sees what follows it.
+
+    Args:
+        base: the base model, a TransformerLens model.
+        tuned: the tuned model, of the same kind and shape.
+        ids: token ids on the models' device.
+        norm: "l1" or "l2".
+        drift: also run the base model on its own stream (a third block call per layer).
+    """
+    accumulate = NormAccumulator(norm, run_embedding(base, ids) if drift else None)
+    with lockstep(base, tuned, accumulate):
+        run_blocks(tuned, ids)
+    return accumulate.result()
+
+
+CACHE_NAMES = ("resid_pre", "ptc", "ftc", "cumulative_ptc", "cumulative_ftc")
+
+
+@dataclass(frozen=True)
+class ContributionCache:
+    """The vectors of one prompt's decomposition: `cache["ftc", 3]` is FTC_3, [n_positions, d_model].
+
+    Names: "ptc" and "ftc" at layers 0 … L-1; "resid_pre" (x_l) and the sums "cumulative_ptc" (P_l)
+    and "cumulative_ftc" (F_l), which run over the blocks before l, at layers 0 … L. So
+    x_L = x_0 + P_L + F_L reads `c["resid_pre", L] == c["resid_pre", 0] + c["cumulative_ptc", L] + c["cumulative_ftc", L]`.
+    If only some layers were asked for, those and L are there.
+    """
+
+    vectors: dict[tuple[str, int], Float[Tensor, "position d_model"]]
+    """By name and layer; float32 (float64 for float64 models), on the models' device."""
+    n_layers: int
+    """L, the number of blocks."""
+    positions: tuple[int, ...]
+    """Positions of the prompt that the rows stand for."""
+
+    def __getitem__(self, key: tuple[str, int]) -> Float[Tensor, "position d_model"]:
+        try:
+            return self.vectors[key]
+        except KeyError:
+            raise KeyError(self._why_missing(key)) from None
+
+    def _why_missing(self, key: Any) -> str:
+        if not (isinstance(key, tuple) and len(key) == 2 and key[0] in CACHE_NAMES):  # pyright: ignore[reportUnknownArgumentType]
+            return f"no entry {key!r}: use (name, layer) with a name of {', '.join(CACHE_NAMES)}"
+        layers = sorted(layer for name, layer in self.vectors if name == key[0])
+        return f"no entry {key!r}: {key[0]!r} was kept for layers {layers}; ask for more with layers="
+
+    def layers(self, name: str) -> list[int]:
+        """The layers for which `name` was kept, ascending."""
+        return sorted(layer for kept, layer in self.vectors if kept == name)
+
+    def stack(self, name: str) -> Float[Tensor, "layer position d_model"]:
+        """All kept layers of one name, in ascending order."""
+        return torch.stack([self[name, layer] for layer in self.layers(name)])
+
+
+class CacheAccumulator:
+    """Takes the steps of one forward pass of one prompt and keeps chosen vectors.
+
+    Args:
+        n_layers: L.
+        layers: the blocks to keep, 0 … L-1.
+        positions: the positions to keep.
+    """
+
+    def __init__(self, n_layers: int, layers: Sequence[int], positions: Sequence[int]) -> None:
+        self.n_layers = n_layers
+        self.layers = frozenset(layers)
+        self.positions = tuple(positions)
+        self.sums = _Sums()
+        self.vectors: dict[tuple[str, int], Tensor] = {}
+
+    def __call__(self, step: BlockStep) -> None:
+        layer = step.layer
+        ptc, sum_ptc = self.sums.add_ptc(step)
+        ftc, sum_ftc = self.sums.add_ftc(step)
+        if layer in self.layers:
+            self._keep(layer, resid_pre=step.resid_pre, ptc=ptc, ftc=ftc)
+            if layer == 0:
+                self._keep(0, cumulative_ptc=torch.zeros_like(ptc), cumulative_ftc=torch.zeros_like(ftc))
+        if layer + 1 in self.layers or layer + 1 == self.n_layers:
+            self._keep(layer + 1, cumulative_ptc=sum_ptc, cumulative_ftc=sum_ftc)
+        if layer + 1 == self.n_layers:
+            self._keep(self.n_layers, resid_pre=step.tuned_post)
+
+    def _keep(self, layer: int, **named: Tensor) -> None:
+        index = list(self.positions)
+        for name, vectors in named.items():
+            wide = torch.promote_types(vectors.dtype, torch.float32)
+            self.vectors[name, layer] = vectors[0, index].to(wide)  # indexing copies: sums go on in place
+
+    def result(self) -> ContributionCache:
+        return ContributionCache(self.vectors, self.n_layers, self.positions)

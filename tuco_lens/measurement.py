@@ -1,0 +1,282 @@
+"""What a measurement returns: norms per layer and token, and TuCo and its kin read off them.
+
+`ModelPair.measure` (`pair.py`) makes these; the definitions are in `metrics.py`; figures in
+`plots/`, the HTML page in `report.py`. A measurement holds no vectors: its size is
+layers × tokens, whatever the width of the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tuco_lens import metrics
+from tuco_lens.errors import InputError, OutputError
+from tuco_lens.metrics import Norm
+from tuco_lens.prompts import Prompt
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+MapKind = Literal["cumulative", "local", "drift"]
+FORMAT = "tuco_lens.measurement.v1"
+
+
+@dataclass(frozen=True)
+class NormMaps:
+    """Norms of one prompt, each a float32 tensor on the CPU, [n_layers, n_tokens]."""
+
+    ptc: Float[Tensor, "layer token"]
+    """‖PTC_l[t]‖: what the base block adds to the stream."""
+    ftc: Float[Tensor, "layer token"]
+    """‖FTC_l[t]‖: what fine-tuning adds on top."""
+    cumulative_ptc: Float[Tensor, "layer token"]
+    """‖P_{l+1}[t]‖ in row l: the sum of PTC over blocks 0 … l."""
+    cumulative_ftc: Float[Tensor, "layer token"]
+    """‖F_{l+1}[t]‖ in row l: the sum of FTC over blocks 0 … l."""
+    drift: Float[Tensor, "layer token"] | None = None
+    """OutputCo's ratio at every layer and token, from two independent runs; None unless asked for."""
+
+
+@dataclass(frozen=True)
+class PromptMeasurement:
+    """TuCo of one prompt, and the maps it is read from."""
+
+    prompt: Prompt
+    """The prompt as it was measured, with its tokens."""
+    maps: NormMaps
+    """Norms per layer and token."""
+    norm: Norm = "l1"
+    """The norm of the maps; the paper's TuCo is L1."""
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens of the prompt."""
+        return self.prompt.n_tokens
+
+    @property
+    def tuco(self) -> float:
+        """TuCo = ‖F_L[n]‖ / (‖P_L[n]‖ + ‖F_L[n]‖), in [0, 1]: last token, after the last layer."""
+        return metrics.tuco(self.maps.cumulative_ptc, self.maps.cumulative_ftc).item()
+
+    @property
+    def preco(self) -> float:
+        """PreCo = 1 − TuCo."""
+        return 1.0 - self.tuco
+
+    @property
+    def beta_by_layer(self) -> Float[Tensor, " layer"]:
+        """β_l over all tokens, for l = 1 … L (index i holds β_{i+1}), [n_layers]."""
+        return metrics.beta_by_layer(self.maps.cumulative_ptc, self.maps.cumulative_ftc, self.norm)
+
+    @property
+    def beta(self) -> float:
+        """β = max_l β_l (Prop. 4.2)."""
+        return self.beta_by_layer.max().item()
+
+    @property
+    def output_co(self) -> float | None:
+        """OutputCo (PAPER §5.5): final hidden states of two independent runs, last token; None unless `drift=True`."""
+        return None if self.maps.drift is None else self.maps.drift[-1, -1].item()
+
+    def layer_token(self, kind: MapKind = "cumulative") -> Float[Tensor, "layer token"]:
+        """The layer × token map of ‖F‖ / (‖P‖ + ‖F‖), [n_layers, n_tokens], row 0 the first block.
+
+        Args:
+            kind: "cumulative" sums PTC and FTC up to and including each block, so its last row at the
+                last token is TuCo; "local" takes the one block; "drift" compares two independent runs.
+
+        Raises:
+            InputError: for "drift" if the measurement was made without `drift=True`, or an unknown kind.
+        """
+        maps = self.maps
+        if kind == "cumulative":
+            return metrics.contribution_ratio(maps.cumulative_ftc, maps.cumulative_ptc)
+        if kind == "local":
+            return metrics.contribution_ratio(maps.ftc, maps.ptc)
+        if kind not in get_args(MapKind):
+            raise InputError(f"no map {kind!r}", "there are cumulative, local and drift", "name one of them")
+        if maps.drift is None:
+            raise InputError("no drift map", "it costs a third pass and was not asked for", "measure with drift=True")
+        return maps.drift
+
+
+@dataclass(frozen=True)
+class MeasurementSettings:
+    """What a measurement was made with: needed to compare two of them, and to repeat one."""
+
+    base: str
+    """Name of the base checkpoint, as given."""
+    tuned: str
+    """Name of the tuned checkpoint or adapter, as given."""
+    backend: str
+    """"hooked" or "bridge"."""
+    dtype: str
+    """dtype of the weights, such as "float32"."""
+    norm: Norm
+    """Norm of all maps."""
+    chat: bool
+    """Whether plain text went through the chat template."""
+    drift: bool
+    """Whether the base model also ran on its own stream."""
+    n_layers: int
+    """L."""
+    d_model: int
+    """Width of the residual stream."""
+    version: str
+    """Version of tuco_lens."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """TuCo of many prompts, in input order."""
+
+    items: tuple[PromptMeasurement, ...]
+    """One entry per prompt."""
+    settings: MeasurementSettings
+    """The pair and the options."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> PromptMeasurement:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[PromptMeasurement]:
+        return iter(self.items)
+
+    @property
+    def tuco(self) -> Float[Tensor, " prompt"]:
+        """TuCo of each prompt, [n_prompts]."""
+        return torch.tensor([item.tuco for item in self.items])
+
+    @property
+    def preco(self) -> Float[Tensor, " prompt"]:
+        """PreCo of each prompt, [n_prompts]."""
+        return 1.0 - self.tuco
+
+    @property
+    def beta(self) -> Float[Tensor, " prompt"]:
+        """β of each prompt, [n_prompts]."""
+        return torch.tensor([item.beta for item in self.items])
+
+    @property
+    def output_co(self) -> Float[Tensor, " prompt"]:
+        """OutputCo of each prompt, [n_prompts].
+
+        Raises:
+            InputError: if the measurement was made without `drift=True`.
+        """
+        return torch.tensor([item.layer_token("drift")[-1, -1].item() for item in self.items])
+
+    def layer_token(self, index: int, kind: MapKind = "cumulative") -> Float[Tensor, "layer token"]:
+        """The layer × token map of prompt `index`; see `PromptMeasurement.layer_token`."""
+        return self.items[index].layer_token(kind)
+
+    def heatmap(self, index: int, kind: MapKind = "cumulative") -> go.Figure:
+        """The layer × token map of prompt `index` as a plotly figure (returned, not shown)."""
+        from tuco_lens.plots import measurement_heatmap
+
+        return measurement_heatmap(self.items[index], kind)
+
+    def report(self, path: str | Path, *, title: str = "TuCo report") -> Path:
+        """Write one self-contained HTML page with a table and a heatmap per prompt; returns its path."""
+        from tuco_lens.report import write_report
+
+        return write_report(self, path, title=title)
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row per prompt: index, prompt, n_tokens, tuco, preco, beta, and output_co if it was measured."""
+        import pandas as pd
+
+        return pd.DataFrame([result_row(index, item) for index, item in enumerate(self.items)])
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to one `.safetensors` file (no pickle); `Measurement.load` reads it back.
+
+        Raises:
+            OutputError: if the file cannot be written. Nothing half-written is left.
+        """
+        from safetensors.torch import save_file
+
+        path = Path(path)
+        header = {
+            "format": FORMAT,
+            "settings": json.dumps(dataclasses.asdict(self.settings)),
+            "prompts": json.dumps([dataclasses.asdict(item.prompt) for item in self.items]),
+        }
+        tensors = {
+            name: torch.cat([getattr(item.maps, name) for item in self.items], dim=1).contiguous()
+            for name in self._map_names()
+        }
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tuco_lens-") as folder:
+                part = Path(folder) / "part"
+                save_file(tensors, part, metadata=header)
+                os.replace(part, path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}", str(error), "choose a folder that you can write to") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Measurement:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: if the file is missing, damaged, or not a measurement of this version's format.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                header: dict[str, str] = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise InputError(
+                        f"{path} is not a measurement", f"its format is not {FORMAT}", "give a file of Measurement.save"
+                    )
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot read {path}", str(error), "give a file of Measurement.save") from error
+        settings = MeasurementSettings(**json.loads(header["settings"]))
+        prompts = [_prompt_from_json(record) for record in json.loads(header["prompts"])]
+        return cls(tuple(_split_maps(prompts, tensors, settings.norm)), settings)
+
+    def _map_names(self) -> list[str]:
+        if not self.items:
+            return []
+        return [field.name for field in dataclasses.fields(NormMaps) if field.name != "drift" or self.settings.drift]
+
+
+def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
+    """The row of a prompt in tables and result files: index, prompt, n_tokens, tuco, preco, beta (, output_co)."""
+    row: dict[str, Any] = {
+        "index": index,
+        "prompt": item.prompt.text,
+        "n_tokens": item.n_tokens,
+        "tuco": item.tuco,
+        "preco": item.preco,
+        "beta": item.beta,
+    }
+    return row if item.output_co is None else {**row, "output_co": item.output_co}
+
+
+def _prompt_from_json(record: dict[str, Any]) -> Prompt:
+    return Prompt(**{name: value if isinstance(value, str) else tuple(value) for name, value in record.items()})
+
+
+def _split_maps(prompts: Sequence[Prompt], tensors: dict[str, Tensor], norm: Norm) -> Iterator[PromptMeasurement]:
+    lengths = [prompt.n_tokens for prompt in prompts]
+    columns = {name: cast("tuple[Tensor, ...]", tensor.split(lengths, dim=1)) for name, tensor in tensors.items()}
+    for i, prompt in enumerate(prompts):
+        yield PromptMeasurement(prompt, NormMaps(**{name: parts[i] for name, parts in columns.items()}), norm)

@@ -1,0 +1,37 @@
+"""How small a TuCo each dtype can resolve, and the warning for values below that.
+
+The floors are measured by `benchmarks/numerics.py`, which prints the table of
+`docs/numerics.md`; this file holds its conclusion.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+NOISE_FLOORS: dict[str, float] = {"float64": 1e-14, "float32": 3e-6, "float16": 3e-3, "bfloat16": 2e-2}
+"""TuCo below which rounding can move the value by more than about a tenth, by dtype of the weights."""
+
+
+class NoiseFloorWarning(UserWarning):
+    """A TuCo lies under the noise floor of the dtype that it was measured in."""
+
+
+def warn_below_floor(values: Sequence[float], dtype: str) -> None:
+    """Warn once per call if any TuCo is positive but under the noise floor of `dtype`.
+
+    Exactly 0 is exact (the two models do the same) and never warned of.
+
+    Args:
+        values: TuCo values.
+        dtype: dtype of the weights, such as "bfloat16".
+    """
+    floor = NOISE_FLOORS.get(dtype, 0.0)
+    below = [value for value in values if 0.0 < value < floor]
+    if below:
+        warnings.warn(
+            f"{len(below)} of {len(values)} TuCo values (smallest {min(below):.2g}) lie under the noise floor of "
+            f"{dtype}, {floor:g}; load the pair with dtype='float32' to resolve them",
+            NoiseFloorWarning,
+            stacklevel=3,
+        )

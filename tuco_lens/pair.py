@@ -1,0 +1,310 @@
+"""`ModelPair`: a base and a tuned model side by side, the object that users hold.
+
+Loading is in `loading/`, the engine in `contributions.py`, batching in `measuring.py`,
+results in `measurement.py`. `pair.base` and `pair.tuned` are ordinary TransformerLens
+models; hooks that a user puts on them are respected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tuco_lens import __version__
+from tuco_lens.backends import BackendName, blocks, device_of, dtype_of, run_logits
+from tuco_lens.contributions import CacheAccumulator, ContributionCache, lockstep
+from tuco_lens.errors import InputError, LoadError
+from tuco_lens.loading import load_pair
+from tuco_lens.measurement import Measurement, MeasurementSettings, PromptMeasurement
+from tuco_lens.measuring import MeasureOptions, measure_prompts, with_progress
+from tuco_lens.metrics import Norm
+from tuco_lens.numerics import warn_below_floor
+from tuco_lens.prompts import Prompt, PromptLike, Truncate, fit, make_prompt
+
+DEMO_FOLDER = Path(__file__).parent / "demo"
+IDENTITY_TOLERANCE = 1e-5
+"""x_0 + P_L + F_L may differ from x_L by this share of ‖x_L‖₁ in float32; scaled by eps for other dtypes."""
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A base model and a fine-tune of it, loaded as TransformerLens models of one kind."""
+
+    base: Any
+    """The base model: a HookedTransformer or a TransformerBridge, without weight processing."""
+    tuned: Any
+    """The tuned model, of the same kind."""
+    tokenizer: Any
+    """The tuned model's transformers tokenizer; every prompt goes through it."""
+    backend: BackendName
+    """"hooked" or "bridge"."""
+    base_name: str
+    """What was given as base."""
+    tuned_name: str
+    """What was given as tuned, or as adapter."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: Any,
+        tuned: Any = None,
+        *,
+        adapter: str | Path | None = None,
+        backend: str = "auto",
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        tokenizer: Any = None,
+        trust_remote_code: bool = False,
+        allow_pickle: bool = False,
+    ) -> ModelPair:
+        """Load a base model and a fine-tune of it, and check that they are a pair.
+
+        Args:
+            base: hub id, local directory, local `.gguf`, or a loaded transformers model.
+            tuned: the same, for the tuned model. Give either this or `adapter`.
+            adapter: a PEFT adapter (hub id or local directory) for `base`. On the bridge the base
+                weights are in memory once.
+            backend: "hooked" (HookedTransformer), "bridge" (TransformerBridge), or "auto": hooked where the
+                installed TransformerLens has it and takes the architecture, else bridge, and says so once.
+            device: where the weights go; by default CUDA if there is one, else the CPU.
+            dtype: of the weights; by default float32 on the CPU, else the checkpoint's own.
+            tokenizer: a transformers tokenizer, instead of the tuned checkpoint's.
+            trust_remote_code: passed on to transformers.
+            allow_pickle: also read weights stored as pickles, which can run code when read.
+
+        Raises:
+            LoadError: if a checkpoint cannot be read, or holds NaN or infinite weights.
+            PairMismatchError: if the two are not a pair; names both values.
+        """
+        loaded = load_pair(
+            base,
+            tuned,
+            adapter=adapter,
+            backend=backend,
+            device=device,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
+            allow_pickle=allow_pickle,
+        )
+        pair = cls(
+            loaded.base, loaded.tuned, loaded.tokenizer, loaded.backend, loaded.base_name, loaded.tuned_name
+        )
+        pair.check_identity()
+        return pair
+
+    @classmethod
+    def demo(cls, *, backend: str = "auto") -> ModelPair:
+        """The embedded pair of small models (see its card, `tuco_lens/demo/CARD.md`): no network, about a second."""
+        pair = cls.from_pretrained(DEMO_FOLDER / "base", DEMO_FOLDER / "tuned", backend=backend, device="cpu")
+        return cls(pair.base, pair.tuned, pair.tokenizer, pair.backend, "demo/base", "demo/tuned")
+
+    @property
+    def n_layers(self) -> int:
+        """L, the number of blocks."""
+        return len(blocks(self.tuned))
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.tuned.cfg.d_model
+
+    @property
+    def n_ctx(self) -> int:
+        """Longest prompt that the tuned model takes, in tokens."""
+        return self.tuned.cfg.n_ctx
+
+    @property
+    def device(self) -> torch.device:
+        """Where the token ids go."""
+        return device_of(self.tuned)
+
+    @property
+    def dtype(self) -> str:
+        """dtype of the weights, such as "float32"."""
+        return str(dtype_of(self.tuned)).removeprefix("torch.")
+
+    @property
+    def pad_id(self) -> int:
+        """The id behind shorter prompts of a batch; any id would do, since nothing real sees it."""
+        pad = self.tokenizer.pad_token_id
+        return pad if pad is not None and 0 <= pad < self.tuned.cfg.d_vocab else 0
+
+    def prompt(
+        self, prompt: PromptLike, *, chat: bool = False, system: str | None = None, truncate: Truncate | None = None
+    ) -> Prompt:
+        """Tokenise one prompt as `measure` does, with the tuned model's tokenizer and chat template.
+
+        Args:
+            prompt: text, chat messages (a list of dicts with `role` and `content`), token ids, or a Prompt.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            truncate: "left" or "right" cuts a prompt longer than the context; otherwise it is an error.
+
+        Raises:
+            InputError: if the prompt is empty, too long, or the template does not take it.
+        """
+        return self._fitted(0, prompt, chat, system, truncate)
+
+    def _fitted(
+        self, index: int, prompt: PromptLike, chat: bool, system: str | None, truncate: Truncate | None
+    ) -> Prompt:
+        made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index)
+        return fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=self.tuned.cfg.d_vocab)
+
+    def measure(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        norm: Norm = "l1",
+        drift: bool = False,
+        batch_size: int = 8,
+        truncate: Truncate | None = None,
+        progress: bool = True,
+    ) -> Measurement:
+        """Measure TuCo of each prompt: how much of the response's last hidden state comes from fine-tuning.
+
+        Args:
+            prompts: one prompt or a list of them; see `prompt` for what one may be.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            norm: "l1" (the paper's) or "l2".
+            drift: also run the base model on its own, for the drift map and OutputCo (a third pass).
+            batch_size: prompts per batch at most; halved and retried when an accelerator runs out of memory.
+            truncate: "left" or "right" cuts prompts longer than the context; otherwise they are an error.
+            progress: show a bar with prompts/s, if stderr is a terminal or in a notebook.
+
+        Returns:
+            A `Measurement` in input order: norms only, so its size does not depend on d_model.
+
+        Raises:
+            InputError: for an empty or too long prompt, with its index. Nothing is measured then.
+        """
+        listed = as_prompt_list(prompts)
+        ready = [self._fitted(i, prompt, chat, system, truncate) for i, prompt in enumerate(listed)]
+        options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
+        items = tuple(with_progress(measure_prompts(self, ready, options), total=len(ready), show=progress))
+        warn_below_floor([item.tuco for item in items], self.dtype)
+        return Measurement(items, self.settings(norm=norm, chat=chat, drift=drift))
+
+    def measure_stream(
+        self,
+        prompts: Iterable[PromptLike],
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        norm: Norm = "l1",
+        drift: bool = False,
+        batch_size: int = 8,
+        chunk_size: int = 256,
+        truncate: Truncate | None = None,
+        start_index: int = 0,
+    ) -> Iterator[PromptMeasurement]:
+        """Measure any number of prompts with memory for `chunk_size` of them; yields in input order.
+
+        The options are those of `measure`; `start_index` is the index that errors give to the first prompt.
+        """
+        ready = (self._fitted(i, p, chat, system, truncate) for i, p in enumerate(prompts, start_index))
+        options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
+        return measure_prompts(self, ready, options)
+
+    @torch.no_grad()
+    def run_with_cache(
+        self,
+        prompt: PromptLike,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        layers: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "pos d_vocab"], ContributionCache]:
+        """Run the tuned model on one prompt and keep the vectors of the decomposition.
+
+        Args:
+            prompt: see `prompt`.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            layers: the blocks to keep, 0 … L-1; all by default. Negative ones count from the end.
+            positions: the token positions to keep; all by default. Negative ones count from the end.
+
+        Returns:
+            The tuned model's logits at every position, and the `ContributionCache`.
+
+        Raises:
+            InputError: for a bad prompt, layer or position.
+        """
+        made = self.prompt(prompt, chat=chat, system=system)
+        kept_layers = _indices(layers, self.n_layers, "layer")
+        kept_positions = _indices(positions, made.n_tokens, "position")
+        accumulate = CacheAccumulator(self.n_layers, kept_layers, kept_positions)
+        ids = torch.tensor([made.token_ids], device=self.device)
+        with lockstep(self.base, self.tuned, accumulate):
+            logits = run_logits(self.tuned, ids)
+        return logits[0], accumulate.result()
+
+    def settings(self, *, norm: Norm = "l1", chat: bool = False, drift: bool = False) -> MeasurementSettings:
+        """What a measurement with these options on this pair records about itself."""
+        return MeasurementSettings(
+            base=self.base_name,
+            tuned=self.tuned_name,
+            backend=self.backend,
+            dtype=self.dtype,
+            norm=norm,
+            chat=chat,
+            drift=drift,
+            n_layers=self.n_layers,
+            d_model=self.d_model,
+            version=__version__,
+        )
+
+    def check_identity(self) -> float:
+        """Check on one short forward pass that x_0 + P_L + F_L = x_L; returns the relative L1 residual.
+
+        Raises:
+            LoadError: if the residual is over the tolerance, or the pass gives NaN.
+        """
+        ids = list(range(min(8, self.tuned.cfg.d_vocab, self.n_ctx)))
+        _, cache = self.run_with_cache(ids)
+        last = self.n_layers
+        rebuilt = cache["resid_pre", 0] + cache["cumulative_ptc", last] + cache["cumulative_ftc", last]
+        actual = cache["resid_pre", last]
+        residual = ((rebuilt - actual).abs().sum() / actual.abs().sum()).item()
+        eps = torch.finfo(dtype_of(self.tuned)).eps
+        tolerance = IDENTITY_TOLERANCE * max(1.0, eps / torch.finfo(torch.float32).eps)
+        if not residual <= tolerance:  # also when it is NaN
+            raise LoadError(
+                f"{self.base_name} and {self.tuned_name} do not decompose",
+                f"x_0 + P_L + F_L differs from x_L by {residual:.2g} of its norm, over {tolerance:.2g}",
+                "check the checkpoints, or try the other backend",
+            )
+        return residual
+
+
+def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLike]:
+    """One prompt or many, as a list: a string, a Prompt, a list of messages and a list of ids are one."""
+    if isinstance(prompts, str | Prompt):
+        return [prompts]
+    listed: list[Any] = list(prompts)
+    if not listed:
+        raise InputError("no prompts", "the list is empty", "give at least one prompt")
+    is_single = all(isinstance(p, int) for p in listed) or all(isinstance(p, dict) for p in listed)
+    return [listed] if is_single else listed
+
+
+def _indices(asked: Sequence[int] | None, size: int, what: str) -> list[int]:
+    if asked is None:
+        return list(range(size))
+    for index in asked:
+        if not -size <= index < size:
+            raise InputError(
+                f"{what} {index} is out of range", f"there are {size}", f"give {what}s from 0 to {size - 1}"
+            )
+    return sorted({index % size for index in asked})
