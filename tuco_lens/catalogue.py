@@ -21,8 +21,8 @@ CATALOGUE: Final = Path(__file__).with_name("catalogue.json")
 
 # fmt: off
 HOOKED_MODEL_TYPES: Final = frozenset({
-    "bloom", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "mixtral", "opt",
-    "phi", "phi3", "qwen2", "qwen3",
+    "bloom", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "mixtral",
+    "opt", "phi", "phi3", "qwen2", "qwen3",
 })
 # fmt: on
 """Model types that load and measure exactly as HookedTransformers (the Gemmas in their official sizes)."""
