@@ -1,0 +1,107 @@
+"""What TuCo is, by plain transformers in float64 and a slow loop: the reference that the engine is tested against.
+
+Nothing of the package or of TransformerLens is used. transformers itself computes rotary angles and some norms in
+float32 whatever the model's dtype, so the reference is exact to about 1e-7, not to 1e-16.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OracleResult:
+    """All quantities of one forward pass of the tuned model, in float64."""
+
+    stream: Float[Tensor, "layer_plus_1 batch pos d_model"]
+    """x_0 … x_L of the tuned model."""
+    ptc: Float[Tensor, "layer batch pos d_model"]
+    """f_PT(x_l, l): the base layer on the tuned model's stream, less that stream."""
+    ftc: Float[Tensor, "layer batch pos d_model"]
+    """f_FT(x_l, l) − f_PT(x_l, l)."""
+    logits: Float[Tensor, "batch pos d_vocab"]
+    """Of the tuned model."""
+
+    def cumulative(self) -> tuple[Float[Tensor, "layer batch pos d_model"], Float[Tensor, "layer batch pos d_model"]]:
+        """P_{l+1} and F_{l+1} in row l."""
+        return self.ptc.cumsum(0), self.ftc.cumsum(0)
+
+    def tuco(self, order: int = 1) -> Float[Tensor, "batch"]:
+        """Of the last token."""
+        ptc, ftc = self.cumulative()
+        p, f = (x[-1, :, -1].norm(order, dim=-1) for x in (ptc, ftc))
+        return _ratio(f, p)
+
+    def beta_by_layer(self, order: int = 1) -> Float[Tensor, "layer batch"]:
+        """β_1 … β_L: over all tokens together."""
+        ptc, ftc = self.cumulative()
+        p, f = (x.flatten(2).norm(order, dim=-1) for x in (ptc, ftc))
+        return _ratio(f, p)
+
+    def beta(self, order: int = 1) -> Float[Tensor, "batch"]:
+        """The largest β_l."""
+        return self.beta_by_layer(order).amax(0)
+
+
+def oracle(hf_base: nn.Module, hf_tuned: nn.Module, token_ids: Int[Tensor, "batch pos"]) -> OracleResult:
+    """Evaluates both models on the tuned model's own stream. The given models are copied, not touched.
+
+    Args:
+        hf_base: The base transformers model.
+        hf_tuned: The tuned one.
+        token_ids: Prompts of one length; no padding.
+    """
+    base, tuned = _in_float64(hf_base), _in_float64(hf_tuned)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any], Tensor]] = []
+    handles = [
+        layer.register_forward_hook(
+            lambda _module, args, kwargs, output: calls.append((args, kwargs, _stream(output))), with_kwargs=True
+        )
+        for layer in layers_of(tuned)
+    ]
+    with torch.no_grad():
+        logits = tuned(token_ids, use_cache=False).logits
+        for handle in handles:
+            handle.remove()
+        stream, ptc, ftc = [], [], []
+        for layer, (args, kwargs, tuned_out) in zip(layers_of(base), calls, strict=True):
+            resid_pre = args[0] if args else kwargs["hidden_states"]
+            base_out = _stream(layer(*args, **kwargs))
+            stream.append(resid_pre)
+            ptc.append(base_out - resid_pre)
+            ftc.append(tuned_out - base_out)
+    stream.append(calls[-1][2])
+    return OracleResult(torch.stack(stream), torch.stack(ptc), torch.stack(ftc), logits)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The decoder layers of a transformers causal language model, wherever its family keeps them."""
+    for path in ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers"):
+        found: Any = model
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if found is not None:
+            return list(found)
+    raise LookupError(f"no decoder layers in {type(model).__name__}")
+
+
+def _in_float64(model: nn.Module) -> Any:
+    double: Any = copy.deepcopy(model).double().eval()
+    double.set_attn_implementation("eager")
+    if hasattr(double.config, "num_local_experts"):
+        double.set_experts_implementation("eager")  # the grouped kernel has no float64
+    return double
+
+
+def _stream(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _ratio(part: Tensor, rest: Tensor) -> Tensor:
+    return torch.where(part + rest > 0, part / (part + rest).clamp_min(torch.finfo(torch.float64).tiny), 0.0)

@@ -1,0 +1,199 @@
+"""A `HookedTransformer` of a loaded transformers model, with the very same numbers and, mostly, the very same memory.
+
+`HookedTransformer.from_pretrained` refuses local fine-tunes and goes by names; here the settings come from the config
+(`hooked_config.py`), the weights through TransformerLens' own converters, and no weight is processed: no folding, no
+centring. What cannot be expressed exactly is refused by `unsupported_reason` and goes to the bridge (`bridge.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.metadata
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tuco_lens.errors import LoadError
+from tuco_lens.loading.hooked_config import FAMILIES, hooked_settings, text_config, unexpressible
+
+if TYPE_CHECKING:
+    from transformer_lens import HookedTransformer
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_BRIDGE = 'use backend="bridge"'
+# Largest relative difference of logits to the transformers model, over the tokens of a short prompt (their median, as
+# in half precision a token may go to another expert). A wrong setting shows as 0.3 and more, rounding stays far below.
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
+_N_CHECKED = 16
+
+
+def unsupported_reason(config: PreTrainedConfig) -> str | None:
+    """Why the model of this config cannot be a HookedTransformer; None when it can.
+
+    Decided by `config.model_type` and the settings, never by a name or path.
+
+    Args:
+        config: Of the transformers model.
+
+    Returns:
+        One clear clause for the user, or None.
+    """
+    if not _has_hooked_transformer():
+        version = importlib.metadata.version("transformer-lens")
+        return f"transformer-lens {version} has no HookedTransformer (removed in 4.0)"
+    return unexpressible(config)
+
+
+def to_hooked(
+    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, *, official_name: str | None = None
+) -> HookedTransformer:
+    """The model as a HookedTransformer without weight processing, equal to it in every layer.
+
+    The matrices are *not* copied: the parameters are views of `hf_model`'s own memory, in a layout that spares
+    TransformerLens its transposing at each call. So drop `hf_model` afterwards, or at least do not train it on; its
+    memory lives on in the result. Copies are only made of what two parameters share (tied unembedding, tied norms), of
+    Gemma's scaled embedding, and of norms to which Gemma's 1 is added; that sum is rounded in half precision (use the
+    bridge if the last digit of a half-precision Gemma matters).
+
+    The result is in eval mode, in `hf_model`'s dtype, on its device; its parameters require gradients, as
+    TransformerLens' do. Before it is returned, the logits of one short prompt are compared with `hf_model`'s.
+
+    Args:
+        hf_model: A loaded transformers causal language model, on one device.
+        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with right
+            padding. None leaves the model without one.
+        official_name: Only a label, `model.cfg.model_name`.
+
+    Raises:
+        LoadError: if the config cannot be expressed, the model is spread over devices, or the numbers differ.
+    """
+    reason = unsupported_reason(hf_model.config)
+    if reason is not None:
+        raise LoadError("cannot make a HookedTransformer", reason, _BRIDGE)
+    if len({parameter.device for parameter in hf_model.parameters()}) != 1:
+        raise LoadError("cannot make a HookedTransformer", "the weights are spread over several devices", _BRIDGE)
+    model = _without_weights(hf_model, official_name)
+    with torch.no_grad():
+        _give_weights(model, _converted(hf_model, model))
+    torch.nn.Module.to(model, hf_model.device)  # buffers; HookedTransformer.to would print
+    model.eval()
+    _give_tokenizer(model, tokenizer)
+    _check_logits(hf_model, model)
+    return model
+
+
+def _has_hooked_transformer() -> bool:
+    return hasattr(importlib.import_module("transformer_lens"), "HookedTransformer")
+
+
+def _without_weights(hf_model: Any, name: str | None) -> Any:
+    """The model with its buffers, its parameters on the meta device."""
+    # Imported here: transformer_lens >= 4.0 has neither of them.
+    from accelerate import init_empty_weights
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    config = HookedTransformerConfig(
+        **hooked_settings(hf_model.config),
+        model_name=name or hf_model.config.model_type,
+        dtype=hf_model.dtype,
+        device=str(hf_model.device),
+    )
+    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
+        warnings.simplefilter("ignore", DeprecationWarning)  # the user chose this class, or was told of the choice
+        return HookedTransformer(config, move_to_device=False)
+
+
+def _converted(hf_model: Any, model: Any) -> dict[str, Tensor]:
+    """TransformerLens' parameters by name, for all that the model has."""
+    converters: Any = importlib.import_module("transformer_lens.pretrained.weight_conversions")
+    weights: dict[str, Tensor] = getattr(converters, FAMILIES[hf_model.config.model_type].converter)(
+        hf_model, model.cfg
+    )
+    weights |= _attention_biases(hf_model, model.cfg)
+    result: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, empty in model.named_parameters():
+        weight = weights.get(name)
+        if weight is None:
+            # Biases that the family has not; and a position table that ALiBi models never read.
+            if ".b_" not in name and name != "pos_embed.W_pos":
+                raise LoadError("cannot make a HookedTransformer", f"no weight for {name}", _BRIDGE)
+            weight = torch.zeros(empty.shape)
+        weight = weight.detach().to(hf_model.device, hf_model.dtype)
+        # A tied weight becomes two: in a HookedTransformer each parameter may be edited by itself.
+        result[name] = weight.clone() if weight.data_ptr() in seen else weight
+        seen.add(weight.data_ptr())
+    return result
+
+
+def _attention_biases(hf_model: Any, cfg: Any) -> dict[str, Tensor]:
+    """The biases of `attention_bias=True`, which the converters of Llama-like families take to be zero."""
+    biases: dict[str, Tensor] = {}
+    text_model = getattr(hf_model, "model", None)
+    layers = getattr(getattr(text_model, "language_model", text_model), "layers", [])
+    groups = "" if cfg.n_key_value_heads is None else "_"
+    names = {"q_proj": "b_Q", "k_proj": f"{groups}b_K", "v_proj": f"{groups}b_V", "o_proj": "b_O"}
+    for index, layer in enumerate(layers):
+        for theirs, ours in names.items():
+            bias = getattr(getattr(layer.self_attn, theirs, None), "bias", None)
+            if bias is not None:
+                biases[f"blocks.{index}.attn.{ours}"] = bias if ours == "b_O" else bias.view(-1, cfg.d_head)
+    return biases
+
+
+def _give_weights(model: Any, weights: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if weights[name].shape != parameter.shape:
+            why = f"{name} should be {list(parameter.shape)} but is {list(weights[name].shape)}"
+            raise LoadError("cannot make a HookedTransformer", why, _BRIDGE)
+    model.load_state_dict(weights, strict=False, assign=True)  # not strict: the buffers stay as they are
+
+
+def _give_tokenizer(model: Any, tokenizer: Any) -> None:
+    """As `HookedTransformer.set_tokenizer`, which would fail without a name and look the name up on the hub."""
+    if tokenizer is None:
+        return
+    own = copy.deepcopy(tokenizer)
+    own.padding_side = "right"  # with left padding TransformerLens masks whatever token equals the padding
+    if own.pad_token is None:
+        own.pad_token = own.eos_token or own.bos_token or own.unk_token or own.convert_ids_to_tokens(0)
+    model.tokenizer = own
+    model.cfg.tokenizer_prepends_bos = len(own.encode("")) > 0
+    model.cfg.default_prepend_bos = model.cfg.default_prepend_bos and own.bos_token is not None
+
+
+def _check_logits(hf_model: Any, model: Any) -> None:
+    """Compares logits on a short prompt: a net for settings that neither TransformerLens nor we know of.
+
+    Raises:
+        LoadError: if they differ by more than rounding. Weights that are not finite are left to the pair's own check.
+    """
+    vocab, n_tokens = text_config(hf_model.config).vocab_size, min(_N_CHECKED, model.cfg.n_ctx)
+    ids = (torch.arange(1, n_tokens + 1) * 7919 % vocab)[None].to(hf_model.device)
+    expected, actual = _hf_logits(hf_model, ids), _hooked_logits(model, ids)
+    if not expected.isfinite().all():
+        return
+    errors = (actual - expected).abs().sum(-1) / expected.abs().sum(-1)
+    error = errors.median().item()
+    if not error <= _TOLERANCE.get(hf_model.dtype, 0.2):
+        why = f"its logits differ from those of the transformers model by {error:.1%} (median over {n_tokens} tokens)"
+        raise LoadError("the conversion to HookedTransformer is not exact", why, _BRIDGE)
+
+
+@torch.no_grad()
+def _hf_logits(hf_model: Any, ids: Int[Tensor, "1 pos"]) -> Float[Tensor, "1 pos d_vocab"]:
+    training = hf_model.training
+    hf_model.eval()
+    try:
+        return hf_model(ids, use_cache=False).logits.float()
+    finally:
+        hf_model.train(training)
+
+
+@torch.no_grad()
+def _hooked_logits(model: Any, ids: Int[Tensor, "1 pos"]) -> Float[Tensor, "1 pos d_vocab"]:
+    return model(ids, return_type="logits").float()
