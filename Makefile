@@ -1,0 +1,75 @@
+# Everything runs from two commands on a fresh machine with Python, git and make: `make demo` and `make test`.
+# `make help` lists the rest. .venv is made when it is not there and brought up to date when the pins change.
+
+PYTHON ?= python3
+VENV ?= .venv
+BRIDGE_VENV ?= .venv-bridge
+# The newest transformer-lens that the bridge part of the suite is run with; all other pins are those of constraints.txt.
+BRIDGE_TRANSFORMER_LENS := 4.3.0
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
+BRIDGE_INSTALLED := $(BRIDGE_VENV)/.installed
+PIP_INSTALL := -m pip install --disable-pip-version-check
+BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-bridge check format bench docs pins clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(INSTALLED) ## measure the bundled prompts on the embedded pair, write demo_report/
+	$(BIN)/tuco-lens demo --out demo_report
+
+test: $(INSTALLED) ## the whole suite, on transformer-lens 3.9.0
+	$(BIN)/python -m pytest -q
+
+test-bridge: $(BRIDGE_INSTALLED) ## the bridge part of the suite, on transformer-lens 4.3.0
+	$(BRIDGE_VENV)/bin/python -m pytest -q -m bridge
+
+check: $(INSTALLED) ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(INSTALLED) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## every script in benchmarks/, one after the other
+	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: $(DOCS_INSTALLED) ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+pins: ## resolve every dependency anew and write constraints.txt
+	rm -rf .venv-pins
+	$(PYTHON) -m venv .venv-pins
+	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,docs]"
+	.venv-pins/bin/python scripts/pin.py > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+	rm -rf .venv-pins
+
+clean: ## remove what was built, and the environments
+	rm -rf $(VENV) $(BRIDGE_VENV) .venv-pins site dist demo_report .pytest_cache .ruff_cache .hypothesis
+
+# An environment is complete once its pip is there; python3 -m venv run again mends one that was interrupted.
+$(VENV)/bin/pip $(BRIDGE_VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is not Python 3.10 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(@:/bin/pip=)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf]"
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[docs]"
+	@touch $@
+
+$(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bin/pip
+	sed 's/^transformer-lens==.*/transformer-lens==$(BRIDGE_TRANSFORMER_LENS)/' constraints.txt > $(BRIDGE_VENV)/constraints.txt
+	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf]"
+	@touch $@
