@@ -1,0 +1,191 @@
+"""Prompts of the command line: read from files, checked line by line, streamed.
+
+A file is .txt (a prompt a line), .jsonl (objects with `prompt` or `messages`) or .csv (a column `prompt`), in UTF-8.
+Nothing here loads a model or holds more than one prompt, so a file of any length is checked before the models load.
+What a prompt may be is in `prompts.py`; where the results go is in `results.py`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tuco_lens.errors import InputError
+from tuco_lens.prompts import check_prompt
+
+FilePrompt = str | list[Any]
+"""A text, or a list of chat messages."""
+
+UTF8_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a first pass over the prompts found."""
+
+    n_prompts: int
+    """Number of prompts."""
+    sha256: str
+    """Digest of all prompts in their order, in hexadecimal; where they came from does not count."""
+
+
+@dataclass(frozen=True)
+class PromptSource:
+    """The prompts of one run: those of the files first, file by file, then the texts."""
+
+    files: tuple[Path, ...]
+    """Prompt files."""
+    texts: tuple[str, ...] = ()
+    """Prompts given one by one."""
+
+    def __iter__(self) -> Iterator[FilePrompt]:
+        """The prompts; files are read as the iteration goes on, and anew with each iteration.
+
+        Raises:
+            InputError: as `read_prompts`.
+        """
+        for _, prompt in self.named():
+            yield prompt
+
+    def named(self) -> Iterator[tuple[str, FilePrompt]]:
+        """Each prompt with what error messages call it."""
+        for path in self.files:
+            for line, prompt in read_prompts(path):
+                yield f"{path}, line {line}", prompt
+        for number, text in enumerate(self.texts, 1):
+            yield ("--prompt" if len(self.texts) == 1 else f"--prompt number {number}"), text
+
+    def scan(self, *, chat: bool = False, system: str | None = None) -> Scan:
+        """Reads all prompts once, and checks each as far as that goes without a tokenizer.
+
+        Args:
+            chat: Texts will be put into a chat template.
+            system: The system prompt that they will get.
+
+        Raises:
+            InputError: naming the file and line of the first prompt that cannot be measured.
+        """
+        digest = hashlib.sha256()
+        n_prompts = 0
+        for name, prompt in self.named():
+            check_prompt(prompt, chat=chat, system=system, name=name)
+            digest.update(json.dumps(prompt, sort_keys=True).encode() + b"\n")
+            n_prompts += 1
+        return Scan(n_prompts, digest.hexdigest())
+
+
+def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+    """The prompts of one file, each with the number of the line it ends on, from 1.
+
+    The prompts themselves are not checked (`check_prompt` does that); the file's format is.
+
+    Raises:
+        InputError: if the file is missing, empty, not a file, of an unknown ending, not UTF-8, or broken at some line.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(_READERS)
+        raise InputError(f"{path}", f"its ending is {path.suffix or 'missing'!r}", f"give a file that ends in {known}")
+    if path.exists() and not path.is_file():
+        kind = "a directory" if path.is_dir() else "not a regular file"
+        raise InputError(f"{path}", f"it is {kind}", "give a prompts file")
+    is_empty = True
+    for item in reader(path):
+        is_empty = False
+        yield item
+    if is_empty:
+        raise InputError(f"{path}", "it is empty", "give a file with at least one prompt")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines with their ends. Only a line feed ends a line: a prompt may hold any other separator."""
+    offset = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                content = line.removeprefix(UTF8_BOM) if number == 1 else line
+                try:
+                    yield content.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    place = offset + len(line) - len(content) + error.start
+                    why = f"it is not UTF-8: byte 0x{content[error.start]:02X} at offset {place}"
+                    raise InputError(f"{path}, line {number}", why, "save the file as UTF-8") from None
+                offset += len(line)
+    except OSError as error:
+        raise InputError(f"{path}", error.strerror or str(error), "give a file that exists and can be read") from error
+
+
+def _without_end(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def _read_txt(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+    for number, line in enumerate(_lines(path), 1):
+        yield number, _without_end(line)
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+    for number, line in enumerate(_lines(path), 1):
+        yield number, _prompt_of_json(line, f"{path}, line {number}")
+
+
+def _prompt_of_json(line: str, where: str) -> FilePrompt:
+    if not line.strip():
+        raise InputError(where, "it is blank", "take the line out")
+    try:
+        record: object = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(where, f"broken JSON: {error.msg} at column {error.colno}", "mend the line") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
+        raise InputError(where, f"broken JSON: {error}", "mend the line") from None
+    if not isinstance(record, Mapping):
+        raise InputError(where, f"it is a {type(record).__name__}, not an object", 'write {"prompt": "…"} on each line')
+    if ("prompt" in record) == ("messages" in record):
+        found = "both" if "prompt" in record else "neither"
+        raise InputError(where, f"it has {found} of the fields prompt and messages", "give it one of them")
+    field, kind = ("prompt", str) if "prompt" in record else ("messages", list)
+    value: Any = record[field]
+    if not isinstance(value, kind):
+        wanted = "a string" if kind is str else 'a list of {"role", "content"}'
+        raise InputError(where, f"its {field} is a {type(value).__name__}", f"make it {wanted}")
+    return value
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+    reader = csv.reader(_lines(path), strict=True)
+    header = _next_row(reader, path)
+    if header is None:
+        return
+    if header.count("prompt") != 1:
+        why = f"its columns are {', '.join(header)}" if "prompt" not in header else "two columns are named prompt"
+        raise InputError(f"{path}, line 1", why, "name one column prompt in the first line")
+    column = header.index("prompt")
+    while (row := _next_row(reader, path)) is not None:
+        if len(row) != len(header):
+            why = f"it has {len(row)} cells, and the first line names {len(header)} columns"
+            raise InputError(f"{path}, line {reader.line_num}", why, "quote cells that hold commas or line breaks")
+        yield reader.line_num, row[column]
+
+
+def _next_row(reader: Any, path: Path) -> list[str] | None:
+    """The next row that is not a blank line, or None at the end."""
+    # The csv module refuses cells over 128 KiB by a limit of the whole process; it is lifted for this row only.
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        return next((row for row in reader if row), None)
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}", f"broken CSV: {error}", "mend the quotes") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+_READERS: Final[dict[str, Callable[[Path], Iterable[tuple[int, FilePrompt]]]]] = {
+    ".txt": _read_txt,
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+}
