@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# The Hugging Face libraries and torch read these once, when they are imported, and so they are set here rather than in a
-# fixture. The thread count is a default only: `OMP_NUM_THREADS=1 make test` is respected.
+# The Hugging Face libraries and torch read these once, when they are imported, and so they are set here rather than in
+# a fixture. The thread count is a default only: `OMP_NUM_THREADS=1 make test` is respected.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
