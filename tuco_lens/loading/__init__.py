@@ -1,0 +1,266 @@
+"""Loading: from what a user names to two TransformerLens models of one kind that have been found to be a pair.
+
+`load_pair` is the only entry. It reads models with `sources.py` and the tokenizer with `tokenizer.py`, refuses with
+`checks.py`, attaches adapters with `adapter.py`, and converts with `hooked.py` or `bridge.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from tuco_lens.errors import LoadError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tuco_lens.loading.adapter import Adapter
+    from tuco_lens.loading.sources import LoadOptions, Source
+
+__all__ = ["BACKENDS", "BackendNotice", "LoadedPair", "load_pair"]
+
+BACKENDS = ("auto", "hooked", "bridge")
+"""What `backend=` may be."""
+
+
+class BackendNotice(UserWarning):
+    """Says that `backend="auto"` took TransformerBridge, and why."""
+
+
+@dataclass(frozen=True)
+class LoadedPair:
+    """A base and a tuned model that `load_pair` has loaded and compared."""
+
+    base: Any
+    """The base model, HookedTransformer or TransformerBridge, in evaluation mode."""
+    tuned: Any
+    """The tuned model, of the same kind."""
+    tokenizer: Any
+    """The tuned model's transformers tokenizer."""
+    backend: Literal["hooked", "bridge"]
+    """The kind of both models."""
+    base_name: str
+    """What the user named as base, for tables and reports."""
+    tuned_name: str
+    """What the user named as tuned, or as adapter."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that is known before the weights are read."""
+
+    base: Source
+    base_config: Any
+    tuned: Source | Adapter
+    tuned_config: Any
+    options: LoadOptions
+    device: torch.device
+    dtype: torch.dtype
+    tokenizer: Any
+
+
+def load_pair(
+    base: Any,
+    tuned: Any = None,
+    *,
+    adapter: str | Path | None = None,
+    backend: str = "auto",
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    tokenizer: Any = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> LoadedPair:
+    """Load a base model and its fine-tune, and see that they are a pair.
+
+    Configs are compared before any weights are read, so that a mismatch costs no download. No weight is processed.
+    A loaded transformers model is never changed: what is hooked is a copy that shares its weights.
+
+    With `adapter`, the base weights are in memory once. On the bridge the adapter stays beside them. A
+    `HookedTransformer` has no place for it, so there the matrices that it changes are copied and it is merged into the
+    copies.
+
+    Args:
+        base: A hub id, a local directory, a local `.gguf` file, or a loaded transformers model.
+        tuned: The same for the tuned model. Exactly one of `tuned` and `adapter` is given.
+        adapter: A PEFT adapter of the base model: a local directory or a hub id.
+        backend: "hooked" (HookedTransformer), "bridge" (TransformerBridge), or "auto": hooked where the installed
+            TransformerLens has it and takes both configs and there is no adapter, else bridge, with a `BackendNotice`.
+        device: Where both models go; by default where a loaded model is, else CUDA if there is one, else the CPU.
+        dtype: "float32", "bfloat16", "float16" or a torch dtype; by default float32 on the CPU, elsewhere the wider of
+            the two checkpoints' own. A loaded model's own dtype counts on the CPU too.
+        tokenizer: A transformers tokenizer, or a hub id or local directory of one, in place of the tuned model's. By
+            default the tuned model's (with `adapter`, the one beside it), else the base model's.
+        trust_remote_code: Passed to transformers: whether Python code that comes with a checkpoint may run.
+        allow_pickle: Whether weights may be read with pickle, which can run code.
+
+    Returns:
+        Both models and the tokenizer.
+
+    Raises:
+        PairMismatchError: The two are not base and tuned model of one another; the message names both values.
+        LoadError: One of them cannot be loaded, or not with this backend.
+    """
+    _require_choices(tuned, adapter, backend)
+    plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
+    chosen = _choose_backend(backend, plan)
+    if adapter is not None:
+        models = _load_with_adapter(plan, chosen)
+    else:
+        models = _load_two(plan, chosen)
+    return LoadedPair(*models, plan.tokenizer, chosen, plan.base.name, plan.tuned.name)
+
+
+def _require_choices(tuned: Any, adapter: Any, backend: str) -> None:
+    if (tuned is None) == (adapter is None):
+        given = "neither is" if tuned is None else "both are"
+        raise LoadError("cannot load a pair", f"{given} given of tuned and adapter", "give exactly one of the two")
+    if backend not in BACKENDS:
+        names = ", ".join(repr(name) for name in BACKENDS)
+        raise LoadError(f"cannot load with the backend {backend!r}", "there is no such backend", f"give one of {names}")
+
+
+def _planned(
+    base: Any,
+    tuned: Any,
+    adapter: str | Path | None,
+    tokenizer: Any,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype | None,
+    trust_remote_code: bool,
+    allow_pickle: bool,
+) -> _Plan:
+    """Read configs and the tokenizer, and refuse all that can be refused without weights."""
+    from tuco_lens.loading.adapter import open_adapter
+    from tuco_lens.loading.checks import require_same_structure
+    from tuco_lens.loading.sources import LoadOptions, choose_device, choose_dtype, read_config, resolve_source
+    from tuco_lens.loading.tokenizer import find_tokenizer
+
+    options = LoadOptions(trust_remote_code, allow_pickle)
+    base_source = resolve_source(base, "base", options)
+    tuned_source = resolve_source(tuned, "tuned", options) if adapter is None else open_adapter(adapter, options)
+    base_config = read_config(base_source, options)
+    tuned_config = base_config
+    if adapter is None:
+        tuned_config = read_config(cast("Source", tuned_source), options)
+        require_same_structure(base_config, tuned_config, base_source.name, tuned_source.name)
+    sources = [source for source in (tuned_source, base_source) if hasattr(source, "kind")]
+    where = choose_device(device, *cast("list[Source]", sources))
+    what = choose_dtype(dtype, where, *_dtype_givers(base_source, base_config, tuned_source, tuned_config))
+    found = find_tokenizer(tokenizer, base_source, tuned_source, options)
+    return _Plan(base_source, base_config, tuned_source, tuned_config, options, where, what, found)
+
+
+def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned_config: Any) -> tuple[Any, Any]:
+    """Of each of the two the loaded model, whose dtype is real, else the config, which says what is saved."""
+    ours = base.location if base.kind == "loaded" else base_config
+    if getattr(tuned, "kind", None) == "loaded":
+        return ours, cast("Source", tuned).location
+    return ours, tuned_config if hasattr(tuned, "kind") else ours
+
+
+def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
+    """The backend to use; with "auto" a notice says why it is not hooked.
+
+    Raises:
+        LoadError: The backend asked for, or with "auto" neither, takes these models.
+    """
+    if backend != "auto":
+        reason = _unsupported(backend, plan)
+        if reason is not None:
+            other = "hooked" if backend == "bridge" else "bridge"
+            what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with the backend {backend!r}"
+            raise LoadError(what, reason, f"give backend={other!r} or 'auto'")
+        return cast("Literal['hooked', 'bridge']", backend)
+    reason = "an adapter keeps the base weights in memory once there" if _has_adapter(plan) else None
+    reason = reason or _unsupported("hooked", plan)
+    if reason is None:
+        return "hooked"
+    refusal = _unsupported("bridge", plan)
+    if refusal is None:
+        warnings.warn(f"taking the backend 'bridge': {reason}", BackendNotice, stacklevel=4)
+        return "bridge"
+    if _has_adapter(plan) and _unsupported("hooked", plan) is None:
+        return "hooked"
+    what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with any backend"
+    raise LoadError(what, f"hooked: {_unsupported('hooked', plan)}, bridge: {refusal}", "give another pair")
+
+
+def _has_adapter(plan: _Plan) -> bool:
+    return not hasattr(plan.tuned, "kind")
+
+
+def _unsupported(backend: str, plan: _Plan) -> str | None:
+    """Why a backend does not take this pair, or None if it does."""
+    module = importlib.import_module(f"tuco_lens.loading.{backend}")
+    return module.unsupported_reason(plan.base_config) or module.unsupported_reason(plan.tuned_config)
+
+
+def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any]:
+    """Load, check and convert one model after the other, so that never more than one is there twice."""
+    from tuco_lens.loading.checks import require_same_tensors, tensor_shapes
+
+    hf_base = _sound_model(plan.base, plan.base_config, plan)
+    base_shapes, base_ends = tensor_shapes(hf_base)
+    base = _converted(hf_base, backend, plan)
+    del hf_base
+    hf_tuned = _sound_model(cast("Source", plan.tuned), plan.tuned_config, plan)
+    tuned_shapes, tuned_ends = tensor_shapes(hf_tuned)
+    require_same_tensors(base_shapes, tuned_shapes, base_ends | tuned_ends, plan.base.name, plan.tuned.name)
+    return base, _converted(hf_tuned, backend, plan)
+
+
+def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any]:
+    from tuco_lens.loading.adapter import attach_adapter, merge_adapter
+
+    adapter = cast("Adapter", plan.tuned)
+    hf_base = _sound_model(plan.base, plan.base_config, plan)
+    hf_tuned = attach_adapter(hf_base, adapter, plan.base.name)
+    if backend == "hooked":
+        base, tuned = _converted(hf_base, backend, plan), _converted(merge_adapter(hf_tuned), backend, plan)
+        return base, tuned
+    expected = _logits(hf_tuned)
+    tuned = _converted(hf_tuned, backend, plan)
+    if not _agree(_logits(tuned), expected):
+        # The bridge takes joint projections apart when it is made (GPT-2's queries, keys and values), and would run
+        # the parts without the adapter: there it is merged into copies of the matrices that it changes.
+        tuned = _converted(merge_adapter(attach_adapter(hf_base, adapter, plan.base.name)), backend, plan)
+    return _converted(hf_base, backend, plan), tuned
+
+
+def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
+    from tuco_lens.loading.checks import require_finite
+    from tuco_lens.loading.sources import load_model
+    from tuco_lens.loading.text_model import text_model
+
+    model = text_model(load_model(source, config, plan.options, plan.device, plan.dtype))
+    require_finite(model.named_parameters(), source.what)
+    return model
+
+
+def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
+    if backend == "hooked":
+        from tuco_lens.loading.hooked import to_hooked
+
+        return to_hooked(hf_model, plan.tokenizer)
+    from tuco_lens.loading.bridge import to_bridge
+
+    return to_bridge(hf_model, plan.tokenizer)
+
+
+def _logits(model: Any) -> torch.Tensor:
+    """The logits of a few tokens, of a transformers model or a bridge."""
+    import torch
+
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        output = model(torch.arange(3, 11, device=device)[None], use_cache=False)
+    return (output if isinstance(output, torch.Tensor) else output.logits).float()
+
+
+def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+    scale = max(float(other.abs().max()), 1e-6)
+    return float((one - other).abs().max()) <= 1e-4 * scale

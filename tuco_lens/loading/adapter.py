@@ -1,0 +1,321 @@
+"""A tuned model made of a base model and a PEFT adapter, with the base weights in memory once.
+
+The transformers base is copied with all its weights shared, and PEFT injects the adapter into the copy: base and tuned
+differ in the adapter's own tensors only. `merge_adapter` folds these into copies of the matrices that they change, for
+what needs plain matrices (HookedTransformer). `load_pair` decides which.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from tuco_lens.errors import LoadError
+from tuco_lens.loading.checks import require_finite
+from tuco_lens.loading.files import require_whole_safetensors
+from tuco_lens.loading.hub import raise_translated, validate_hub_id
+from tuco_lens.loading.sources import LoadOptions, copy_sharing_weights, looks_like_path, quiet_libraries
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Adapter", "attach_adapter", "merge_adapter", "open_adapter"]
+
+_CONFIG: Final = "adapter_config.json"
+_WEIGHTS: Final = "adapter_model.safetensors"
+_PICKLE: Final = "adapter_model.bin"
+_PREFIX: Final = "base_model.model."
+"""What PEFT puts before the module names of the base model when it saves."""
+_OTHER_MODEL: Final = "give the base model that the adapter was trained on"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A PEFT adapter that was found and looks whole, before it is applied."""
+
+    name: str
+    """What the user named."""
+    folder: Path
+    """Where its files are; a tokenizer may lie beside them."""
+    weights: Path
+    """Its weights, safetensors or (if allowed) a pickle."""
+    config: Any
+    """Its `peft.PeftConfig`."""
+
+    @property
+    def what(self) -> str:
+        """The first part of every error about it."""
+        return f"cannot load the adapter {self.name!r}"
+
+
+def open_adapter(given: str | Path, options: LoadOptions) -> Adapter:
+    """Find an adapter and read its config, not yet its weights.
+
+    Args:
+        given: A local directory or a hub id.
+        options: Whether a pickle may be read.
+
+    Raises:
+        LoadError: PEFT is not installed; or the adapter does not exist, is incomplete, has its weights in a pickle that
+            is not allowed, or is of a kind that adds tokens instead of changing weights.
+    """
+    name = str(given)
+    what = f"cannot load the adapter {name!r}"
+    _require_peft(what)
+    from peft import PeftConfig
+
+    folder = _adapter_folder(given, what, options)
+    weights = _weights_file(folder, what, options)
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+    except Exception as error:
+        raise_translated(error, what, name)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        why = f"{config.peft_type.value} adds tokens or prefixes and changes no weights"
+        raise LoadError(what, why, "give an adapter such as LoRA")
+    return Adapter(name, folder, weights, config)
+
+
+def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
+    """The tuned model: `base` with the adapter, sharing every weight of `base` that the adapter does not replace.
+
+    Low-rank and scaling adapters keep their tensors beside the base's. What an adapter saves whole (`modules_to_save`,
+    trained biases, resized embeddings) gets memory of its own. The adapter is cast to the dtype of `base`.
+
+    Args:
+        base: The transformers base model; it is left as it is.
+        adapter: What `open_adapter` found.
+        base_name: What the user gave as base.
+
+    Returns:
+        A transformers model in evaluation mode, of the class of `base`.
+
+    Raises:
+        LoadError: The adapter belongs to another model, naming the modules or tensors that do not fit; or its weights
+            are damaged, or not finite.
+    """
+    import torch
+
+    weights = _read_weights(adapter)
+    tuned = copy_sharing_weights(base)
+    shared = {parameter.data_ptr() for parameter in base.parameters()}
+    with quiet_libraries(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # PEFT's advice on training and saving
+        _replace_embeddings(tuned, weights, adapter, base_name)
+        _inject(tuned, adapter, base_name)
+        _unshare(tuned, weights, shared)
+        _load(tuned, weights, shared, adapter, base_name)
+        _unwrap_saved_modules(tuned)
+    return tuned.requires_grad_(False).eval()
+
+
+def merge_adapter(tuned: Any) -> Any:
+    """Fold the adapter that `attach_adapter` attached into the weights, in place, and return the model.
+
+    Only the matrices that the adapter changes are copied; all others remain shared with the base model.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [(name, module) for name, module in tuned.named_modules() if isinstance(module, BaseTunerLayer)]
+    with torch.no_grad():
+        for name, layer in reversed(layers):  # wrappers may be nested: the inner ones first
+            inner: Any = layer.get_base_layer()
+            for own, parameter in list(inner.named_parameters(recurse=False)):
+                setattr(inner, own, torch.nn.Parameter(parameter.clone(), requires_grad=False))
+            layer.merge()
+            _set_module(tuned, name, inner)
+    tuned.__dict__.pop("peft_config", None)
+    return tuned
+
+
+def _require_peft(what: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("peft") is None:
+        raise LoadError(what, "the package 'peft' is not installed", "install it with `pip install 'tuco_lens[peft]'`")
+
+
+def _adapter_folder(given: str | Path, what: str, options: LoadOptions) -> Path:
+    """The local directory, or the part of the hub repository that is needed, downloaded."""
+    path = Path(given).expanduser()
+    if path.is_dir():
+        if not (path / _CONFIG).is_file():
+            whole = (path / "config.json").is_file()
+            remedy = (
+                "give a whole model as tuned, not as adapter" if whole else "give the directory that PEFT has saved"
+            )
+            raise LoadError(what, f"{str(path)!r} has no {_CONFIG}", remedy)
+        return path
+    name = str(given)
+    if isinstance(given, Path) or looks_like_path(name):
+        raise LoadError(what, "there is no such directory", "check the path")
+    validate_hub_id(name, what)
+    return _download(name, what, options)
+
+
+def _download(name: str, what: str, options: LoadOptions) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [_CONFIG, _WEIGHTS, "tokenizer*", "special_tokens_map.json", "chat_template*", "vocab*", "merges.txt"]
+    try:
+        with quiet_libraries():
+            folder = snapshot_download(name, allow_patterns=[*patterns, *([_PICKLE] if options.allow_pickle else [])])
+    except Exception as error:
+        raise_translated(error, what, name)
+    return Path(folder)
+
+
+def _weights_file(folder: Path, what: str, options: LoadOptions) -> Path:
+    safe, pickle = folder / _WEIGHTS, folder / _PICKLE
+    if safe.is_file():
+        require_whole_safetensors(safe, what)
+        return safe
+    if pickle.is_file() and options.allow_pickle:
+        return pickle
+    if pickle.is_file():
+        raise LoadError(
+            what,
+            f"its weights are in a pickle ({_PICKLE}), which can run code when it is read",
+            "convert it to safetensors, or pass allow_pickle=True if you trust its author",
+        )
+    raise LoadError(what, f"it has no {_WEIGHTS}", "give the directory that PEFT has saved")
+
+
+def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
+    """The adapter's tensors by the name that PEFT has saved them under, on the CPU, checked to be finite."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if adapter.weights.name == _WEIGHTS:
+            weights = load_file(adapter.weights)
+        else:
+            weights = torch.load(adapter.weights, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise_translated(error, adapter.what, adapter.name)
+    require_finite(weights.items(), adapter.what)
+    return weights
+
+
+def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:
+    """Give the tuned model the embeddings that the adapter has saved whole; they may have more rows than the base's."""
+    import torch
+
+    ends = {id(end): end for end in (tuned.get_input_embeddings(), tuned.get_output_embeddings()) if end is not None}
+    names = {id(module): name for name, module in tuned.named_modules() if id(module) in ends}
+    tied = len({id(end.weight) for end in ends.values()}) < len(ends)
+    replaced: dict[int, Any] = {}
+    for key, end in ends.items():
+        stem = _PREFIX + names[key]
+        saved = weights.get(f"{stem}.weight", weights.get(f"{stem}.base_layer.weight"))
+        if saved is None:
+            continue
+        if saved.shape[1:] != end.weight.shape[1:]:
+            _raise_shapes(names[key], saved, end.weight, adapter, base_name)
+        replaced[key] = torch.nn.Parameter(saved.to(end.weight), requires_grad=False)
+    for key, end in ends.items():
+        weight = replaced.get(key, next(iter(replaced.values())) if tied and replaced else None)
+        if weight is not None:
+            _set_rows(end, weight)
+    if replaced:
+        tuned.config.get_text_config().vocab_size = tuned.get_input_embeddings().weight.shape[0]
+
+
+def _set_rows(end: Any, weight: Tensor) -> None:
+    end.weight = weight
+    for attribute in ("num_embeddings", "out_features"):
+        if hasattr(end, attribute):
+            setattr(end, attribute, weight.shape[0])
+
+
+def _inject(tuned: Any, adapter: Adapter, base_name: str) -> None:
+    from peft import inject_adapter_in_model
+
+    adapter.config.inference_mode = True
+    try:
+        inject_adapter_in_model(adapter.config, tuned)
+    except ValueError as error:
+        why = str(error).splitlines()[0][:300]
+        if "not found in the base model" in why:
+            why = f"it adapts modules that {base_name!r} does not have ({why})"
+        raise LoadError(adapter.what, why, _OTHER_MODEL) from error
+
+
+def _unshare(tuned: Any, weights: Mapping[str, Tensor], shared: set[int]) -> None:
+    """Give memory of their own to the shared parameters that the adapter has saved whole (trained biases)."""
+    import torch
+
+    named = dict(tuned.named_parameters(remove_duplicate=False))
+    for key in weights:
+        name = key.removeprefix(_PREFIX)
+        if name in named and named[name].data_ptr() in shared:
+            module, _, own = name.rpartition(".")
+            setattr(tuned.get_submodule(module), own, torch.nn.Parameter(named[name].clone(), requires_grad=False))
+
+
+def _load(tuned: Any, weights: dict[str, Tensor], shared: set[int], adapter: Adapter, base_name: str) -> None:
+    """Fill the injected tensors, and see that all of the file was used and nothing was left at its initial value."""
+    from peft import set_peft_model_state_dict
+
+    own = {name for name, parameter in tuned.named_parameters() if parameter.data_ptr() not in shared}
+    try:
+        result: Any = set_peft_model_state_dict(tuned, weights)
+    except (RuntimeError, KeyError) as error:
+        _raise_misfit(tuned, weights, error, adapter, base_name)
+    unused = sorted(result.unexpected_keys)
+    if unused:
+        why = f"{len(unused)} of its tensors have no place in {base_name!r}, the first is {unused[0]}"
+        raise LoadError(adapter.what, why, _OTHER_MODEL)
+    empty = sorted(name for name in own.intersection(result.missing_keys) if "original_module" not in name)
+    empty = [name for name in empty if _is_adapter_tensor(name, adapter)]
+    if empty:
+        why = f"its weights lack {len(empty)} tensors that {base_name!r} needs, the first is {empty[0]}"
+        raise LoadError(adapter.what, why, _OTHER_MODEL)
+
+
+def _is_adapter_tensor(name: str, adapter: Adapter) -> bool:
+    """Whether a parameter of the tuned model is one that the adapter has to fill."""
+    from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
+
+    return PEFT_TYPE_TO_PREFIX_MAPPING[adapter.config.peft_type] in name or ".modules_to_save." in name
+
+
+def _raise_misfit(
+    tuned: Any, weights: Mapping[str, Tensor], error: Exception, adapter: Adapter, base_name: str
+) -> NoReturn:
+    """Name the first tensor whose shape or place does not fit; PEFT's own message runs over many lines."""
+    from peft import get_peft_model_state_dict
+
+    expected = get_peft_model_state_dict(tuned, save_embedding_layers=False)
+    for key, saved in weights.items():
+        name = key.removeprefix(_PREFIX)
+        if name in expected and expected[name].shape != saved.shape:
+            _raise_shapes(name, saved, expected[name], adapter, base_name, error)
+    lacking = sorted(set(expected) - {key.removeprefix(_PREFIX) for key in weights})
+    why = f"its weights lack {lacking[0]}" if lacking else str(error).strip().splitlines()[-1][:300]
+    raise LoadError(adapter.what, why, _OTHER_MODEL) from error
+
+
+def _raise_shapes(
+    name: str, saved: Tensor, expected: Tensor, adapter: Adapter, base_name: str, error: Exception | None = None
+) -> NoReturn:
+    why = f"{name} has the shape {tuple(saved.shape)}, and {base_name!r} needs {tuple(expected.shape)}"
+    raise LoadError(adapter.what, why, _OTHER_MODEL) from error
+
+
+def _unwrap_saved_modules(tuned: Any) -> None:
+    """Put the modules that the adapter replaces whole in the place of PEFT's wrappers around them."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    wrappers = [(name, module) for name, module in tuned.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    for name, wrapper in wrappers:
+        _set_module(tuned, name, wrapper.modules_to_save[wrapper.active_adapters[0]])
+
+
+def _set_module(model: Any, name: str, module: Any) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, module)

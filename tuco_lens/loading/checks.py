@@ -1,0 +1,212 @@
+"""Are two models base and tuned model of one another? Pure comparisons that name both values when they are not.
+
+`load_pair` compares the configs before any weights are read (`require_same_structure`), then the tensors' names and
+shapes (`require_same_tensors`), then the values (`require_finite`). Whether x_0 + P_L + F_L = x_L holds is checked by
+`ModelPair`, with one short forward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from tuco_lens.errors import LoadError, PairMismatchError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["require_finite", "require_same_structure", "require_same_tensors", "structure", "tensor_shapes"]
+
+_REMEDY: Final = "give a base model and a fine-tune of that same model"
+
+# What is compared, and under which names configs keep it. The first name that a config has counts.
+_FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "number of layers": ("num_hidden_layers",),
+    "d_model": ("hidden_size",),
+    "number of attention heads": ("num_attention_heads",),
+    "number of key-value heads": ("num_key_value_heads", "num_kv_heads"),
+    "head dimension": ("head_dim",),
+    "MLP width": ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"),
+    "activation": ("hidden_activation", "hidden_act", "activation_function", "activation"),
+    "norm epsilon": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps"),
+    "attention windows by layer": ("layer_types", "attention_layers"),
+    "attention softcap": ("attn_logit_softcapping",),
+    "attention scale": ("query_pre_attn_scalar", "attention_multiplier"),
+    "residual scale": ("residual_multiplier",),
+    "parallel blocks": ("use_parallel_residual", "parallel_attn"),
+    "number of experts": ("num_local_experts", "num_experts", "n_routed_experts"),
+    "experts per token": ("num_experts_per_tok",),
+    "embedding projection": ("word_embed_proj_dim",),
+    "scaling by layer index": ("scale_attn_by_inverse_layer_idx",),
+}
+_POSITION_TABLES: Final = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "openai-gpt", "biogpt", "xglm")
+"""Model types that add an embedding of the absolute position."""
+_LENGTH_DEPENDENT_ROPE: Final = ("dynamic", "longrope")
+"""Rotary types whose angles depend on `max_position_embeddings`."""
+
+
+def structure(config: Any) -> dict[str, Any]:
+    """What of a transformers config decides how its blocks compute, under plain names; absent values are None.
+
+    `max_position_embeddings` is part of it only where the computation depends on it: a table of learned positions, or
+    a rotary type that stretches with it. The vocabulary is not part of it, since only the tuned embedding is used.
+    """
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found: dict[str, Any] = {"architecture": getattr(text, "model_type", None)}
+    for label, names in _FIELDS.items():
+        found[label] = next((value for name in names if (value := getattr(text, name, None)) is not None), None)
+    if found["head dimension"] is None and found["d_model"] and found["number of attention heads"]:
+        found["head dimension"] = found["d_model"] // found["number of attention heads"]
+    if found["number of key-value heads"] is None:
+        found["number of key-value heads"] = found["number of attention heads"]
+    found["attention window"] = _window(text)
+    return {**found, **_positions(text)}
+
+
+def require_same_structure(base: Any, tuned: Any, base_name: str, tuned_name: str) -> None:
+    """Refuse two configs whose blocks do not compute alike.
+
+    A different vocabulary is allowed, and so is a different `max_position_embeddings` if the rotary settings are equal
+    and do not depend on it.
+
+    Args:
+        base: The base model's transformers config.
+        tuned: The tuned model's.
+        base_name: What the user gave as base.
+        tuned_name: What the user gave as tuned.
+
+    Raises:
+        PairMismatchError: Naming the first setting that differs, and both its values.
+    """
+    ours, theirs = structure(base), structure(tuned)
+    for label in ours:
+        if not _equal(ours[label], theirs[label]):
+            difference = _difference(label, ours[label], theirs[label])
+            raise PairMismatchError(_what(base_name, tuned_name), difference, _REMEDY)
+
+
+def require_same_tensors(
+    base: Mapping[str, tuple[int, ...]],
+    tuned: Mapping[str, tuple[int, ...]],
+    vocabulary: Collection[str],
+    base_name: str,
+    tuned_name: str,
+) -> None:
+    """Refuse two state dicts that differ in names or shapes.
+
+    Args:
+        base: Shape by tensor name, of the base model.
+        tuned: The same of the tuned model.
+        vocabulary: Names of the embedding and unembedding tensors, whose rows (first dimension) may differ.
+        base_name: What the user gave as base.
+        tuned_name: What the user gave as tuned.
+
+    Raises:
+        PairMismatchError: Naming the first tensor that is missing, surplus or of another shape.
+    """
+    what = _what(base_name, tuned_name)
+    for here, there, has, lacks in ((base, tuned, "base", "tuned"), (tuned, base, "tuned", "base")):
+        only = sorted(set(here) - set(there))
+        if only:
+            rest = f" and {len(only) - 1} more tensors" if len(only) > 1 else ""
+            why = f"the {has} model has {only[0]} {here[only[0]]}{rest}, and the {lacks} model has no such tensor"
+            raise PairMismatchError(what, why, _REMEDY)
+    for name, shape in base.items():
+        skipped = 1 if name in vocabulary else 0
+        if shape[skipped:] != tuned[name][skipped:]:
+            why = f"{name} has the shape {shape} in the base model and {tuned[name]} in the tuned model"
+            raise PairMismatchError(what, why, _REMEDY)
+
+
+def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
+    """Refuse weights that have a NaN or an infinity among them.
+
+    Args:
+        named: Tensors of any shape with their names, as `model.named_parameters()` gives them.
+        what: How the message of the error opens.
+
+    Raises:
+        LoadError: Naming the first such tensor.
+    """
+    import torch
+
+    for name, tensor in named:
+        if tensor.numel() == 0 or not tensor.is_floating_point():
+            continue
+        # Both ends are NaN if any value is: one pass, and no mask as large as the weights.
+        ends = torch.stack(torch.aminmax(tensor.detach())).tolist()
+        if not all(math.isfinite(end) for end in ends):
+            kind = "NaN" if any(math.isnan(end) for end in ends) else "infinite values"
+            raise LoadError(what, f"{name} has {kind} among its weights", "give a sound checkpoint, or another dtype")
+
+
+def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
+    """The shape of every tensor of a transformers model by name, and the names of its embedding and unembedding."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    own = {id(parameter) for end in ends for parameter in end.parameters()}
+    named = model.named_parameters(remove_duplicate=False)
+    return shapes, {name for name, parameter in named if id(parameter) in own}
+
+
+def _positions(config: Any) -> dict[str, Any]:
+    """The positional scheme, and what decides the angles or the table."""
+    length = getattr(config, "max_position_embeddings", None)
+    rotary = _spelt_out(getattr(config, "rope_parameters", None) or {})
+    nothing = {"rotary settings": None, "rotary dimensions": None, "longest position": None}
+    if rotary:
+        stretched = any(f"'{kind}'" in repr(rotary) for kind in _LENGTH_DEPENDENT_ROPE)
+        own = {"rotary settings": rotary, "longest position": length if stretched else None}
+        return {"positional scheme": "rotary", **nothing, **own}
+    if getattr(config, "rotary_dim", None) is not None:
+        return {"positional scheme": "rotary", **nothing, "rotary dimensions": config.rotary_dim}
+    model_type = getattr(config, "model_type", None)
+    if model_type in ("bloom", "mpt") or getattr(config, "alibi", False):
+        return {"positional scheme": "ALiBi", **nothing}
+    if model_type in _POSITION_TABLES:
+        return {"positional scheme": "learned positions", **nothing, "longest position": length}
+    return {"positional scheme": getattr(config, "position_embedding_type", None), **nothing}
+
+
+def _spelt_out(rotary: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary settings, by layer type where these differ, with the defaults that some configs leave out."""
+    if any(isinstance(value, Mapping) for value in rotary.values()):
+        return {kind: _spelt_out(value or {}) for kind, value in rotary.items()}
+    return {"rope_type": "default", "partial_rotary_factor": 1.0, **rotary}
+
+
+def _window(config: Any) -> Any:
+    """The width of the sliding window, None where it is switched off."""
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    width = getattr(config, "sliding_window", None)
+    return width if width is not None else getattr(config, "window_size", None)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Equality that forgives the rounding of a config's numbers to float32, as in GGUF files."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, float) or isinstance(other, float):
+        if not isinstance(one, (int, float)) or not isinstance(other, (int, float)):
+            return False
+        return math.isclose(one, other, rel_tol=1e-6)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return one == other
+
+
+def _difference(label: str, base: Any, tuned: Any) -> str:
+    """Both values of the setting that differs; within a mapping or a list, of the first entry that does."""
+    if isinstance(base, Mapping) and isinstance(tuned, Mapping):
+        key = next(k for k in [*base, *tuned] if not _equal(base.get(k), tuned.get(k)))
+        return _difference(f"{label} ({key})", base.get(key), tuned.get(key))
+    if isinstance(base, (list, tuple)) and isinstance(tuned, (list, tuple)) and len(base) == len(tuned):
+        index = next(i for i, pair in enumerate(zip(base, tuned, strict=True)) if not _equal(*pair))
+        return _difference(f"{label} (layer {index})", base[index], tuned[index])
+    return f"{label} is {base!r} in the base model and {tuned!r} in the tuned model"
+
+
+def _what(base_name: str, tuned_name: str) -> str:
+    return f"{base_name!r} and {tuned_name!r} are not base and tuned model of one another"

@@ -1,0 +1,115 @@
+"""What lies in a model's folder, judged before anything is loaded: which weights, whole or broken, safe or pickled.
+
+`sources.py` calls this for local directories, and `hub.py` calls `require_safe_weights` on a hub repository's listing,
+so that both refuse in the same words. Reading the weights themselves is transformers' work, in `sources.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from tuco_lens.errors import LoadError
+
+__all__ = ["inspect_directory", "is_pickle", "require_safe_weights", "require_whole_safetensors"]
+
+_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLE_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name is read with Python's pickle, which can run code."""
+    return name.endswith((*_PICKLE_ENDINGS, ".bin.index.json"))
+
+
+def inspect_directory(path: Path, what: str, *, allow_pickle: bool) -> None:
+    """Refuse a directory that cannot be loaded, or not safely; `what` opens the message of the error.
+
+    Raises:
+        LoadError: The directory is empty, has no `config.json`, holds an adapter, holds no weights, holds weights only
+            as pickles (unless `allow_pickle`), or a safetensors file in it is broken or missing.
+    """
+    names = sorted(entry.name for entry in path.iterdir())
+    if not names:
+        raise LoadError(
+            what, f"the directory {str(path)!r} is empty", "give a directory that save_pretrained has written"
+        )
+    if "adapter_config.json" in names:
+        raise LoadError(
+            what,
+            f"{str(path)!r} holds a PEFT adapter (adapter_config.json), not a whole model",
+            "give its base model as base, and this directory as adapter=",
+        )
+    if "config.json" not in names:
+        raise LoadError(what, f"{str(path)!r} has no config.json", _without_config(path, names))
+    require_safe_weights(names, what, str(path), allow_pickle=allow_pickle)
+    for shard in _safetensors_files(path, names, what):
+        require_whole_safetensors(shard, what)
+
+
+def require_safe_weights(names: Collection[str], what: str, where: str, *, allow_pickle: bool) -> None:
+    """Refuse a listing that has no safetensors weights, unless it has pickles and these are allowed.
+
+    Raises:
+        LoadError: Naming the pickle that was refused, or saying that there are no weights at all.
+    """
+    if any(name in names for name in _SAFE_WEIGHTS):
+        return
+    if allow_pickle and any(name in names for name in _PICKLE_WEIGHTS):
+        return
+    pickles = sorted(name for name in names if is_pickle(name) and not name.startswith("training_args"))
+    if pickles and not allow_pickle:
+        raise LoadError(
+            what,
+            f"{where!r} has its weights in a pickle ({pickles[0]}), which can run code when it is read",
+            "convert it to safetensors, or pass allow_pickle=True if you trust its author",
+        )
+    raise LoadError(
+        what,
+        f"{where!r} has no weights that transformers reads ({_SAFE_WEIGHTS[0]})",
+        "give a directory that save_pretrained has written",
+    )
+
+
+def require_whole_safetensors(path: Path, what: str) -> None:
+    """Read the header of one safetensors file, which tells truncation and damage without reading the tensors.
+
+    Raises:
+        LoadError: The file is missing, or is not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise LoadError(what, f"the weights file {str(path)!r} is missing", "complete the download or the copy")
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise LoadError(
+            what, f"{str(path)!r} is not a whole safetensors file ({error})", "download or save it again"
+        ) from error
+
+
+def _without_config(path: Path, names: list[str]) -> str:
+    gguf = [name for name in names if name.endswith(".gguf")]
+    if gguf:
+        return f"give the file itself, {str(path / gguf[0])!r}"
+    return "give a directory that save_pretrained has written"
+
+
+def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
+    """The files that transformers would read: the single one if there is one, else those that the index names."""
+    if _SAFE_WEIGHTS[0] in names:
+        return [path / _SAFE_WEIGHTS[0]]
+    if _SAFE_WEIGHTS[1] not in names:
+        return []
+    index = path / _SAFE_WEIGHTS[1]
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LoadError(
+            what, f"{str(index)!r} is not an index of safetensors files ({error})", "download or save it again"
+        ) from error
+    return [path / str(shard) for shard in sorted(shards)]

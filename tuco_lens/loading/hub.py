@@ -1,0 +1,158 @@
+"""The Hugging Face hub as a source: is it reachable, what does a repository hold, and what its refusals mean.
+
+Asking the hub for one listing first costs a round trip and saves twenty seconds of retries where there is no network,
+and lets pickles and adapters be refused by name before anything is downloaded. `sources.py` does the loading;
+`raise_translated` turns any failure of transformers, whatever the source, into one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NoReturn
+
+from tuco_lens.errors import LoadError
+from tuco_lens.loading.files import require_safe_weights
+
+__all__ = ["hub_listing", "inspect_repository", "raise_translated", "validate_hub_id"]
+
+_TIMEOUT_S = 10.0
+_NO_NETWORK_REMEDY = "connect to the network, or give a local directory or .gguf file"
+
+
+def validate_hub_id(name: str, what: str) -> None:
+    """Refuse a string that is neither an existing path nor shaped like a hub id.
+
+    Raises:
+        LoadError: `name` cannot be a hub id.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise LoadError(
+            what,
+            f"{name!r} is not an existing path, nor the name of a hub repository",
+            "check the spelling; a hub id looks like 'organisation/model'",
+        ) from error
+
+
+def hub_listing(name: str, what: str) -> list[str] | None:
+    """The file names of a hub repository, or None where the hub cannot be reached and only the cache is left.
+
+    Raises:
+        LoadError: The repository does not exist, or is closed to this user.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        return [file.rfilename for file in HfApi().model_info(name, timeout=_TIMEOUT_S).siblings or []]
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        raise_translated(error, what, name)
+    except Exception:
+        # Offline mode, no network, a proxy that refuses, the hub's own failures: all leave the cache to be tried.
+        return None
+
+
+def inspect_repository(name: str, what: str, *, allow_pickle: bool) -> bool:
+    """Refuse a repository that cannot be loaded, or not safely, before it is downloaded; True if it was reachable.
+
+    Raises:
+        LoadError: It does not exist, is closed, holds an adapter, or holds its weights only as pickles.
+    """
+    names = hub_listing(name, what)
+    if names is None:
+        return False
+    if "adapter_config.json" in names:
+        raise LoadError(
+            what,
+            f"{name!r} is a PEFT adapter, not a whole model",
+            "give its base model as base, and this id as adapter=",
+        )
+    if "config.json" not in names:
+        raise LoadError(
+            what,
+            f"the repository {name!r} has no config.json",
+            "give a repository in the transformers format, or download its .gguf file and give that",
+        )
+    require_safe_weights(names, what, name, allow_pickle=allow_pickle)
+    return True
+
+
+def raise_translated(error: Exception, what: str, name: str) -> NoReturn:
+    """Raise the LoadError that says in one line what a failure of transformers, the hub or safetensors means.
+
+    Raises:
+        LoadError: Always, from `error`.
+    """
+    why, remedy = _explained(error, name)
+    raise LoadError(what, why, remedy) from error
+
+
+def _explained(error: Exception, name: str) -> tuple[str, str]:
+    """The reason and the remedy for the first cause in the chain that is understood."""
+    for cause in _causes(error):
+        known = _known(cause, name)
+        if known is not None:
+            return known
+    return _first_line(error), "check that transformers itself loads it, and that it is complete"
+
+
+def _known(error: BaseException, name: str) -> tuple[str, str] | None:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+    from safetensors import SafetensorError
+
+    if isinstance(error, GatedRepoError):
+        return f"the hub repository {name!r} is gated", "accept its terms on the hub and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the hub has no repository {name!r} that you may read, and there is no such local path",
+            "check the spelling, or log in with `hf auth login` if it is private",
+        )
+    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+        return _unreachable(name)
+    if isinstance(error, SafetensorError):
+        return f"its safetensors weights are damaged ({_first_line(error)})", "download or save them again"
+    return _known_by_message(error, name)
+
+
+def _known_by_message(error: BaseException, name: str) -> tuple[str, str] | None:
+    """transformers raises plain ValueError and OSError for these, so that only their words tell them apart."""
+    message = str(error)
+    if "trust_remote_code" in message:
+        return f"{name!r} needs Python code of its own", "read that code, then pass trust_remote_code=True"
+    if "couldn't connect to" in message:
+        return _unreachable(name)
+    if "not recognize this architecture" in message or "Unrecognized model" in message:
+        return _first_line(error), "upgrade transformers, or give another model"
+    if "Unrecognized configuration class" in message:
+        return "its architecture is not a causal language model", "give a decoder-only language model"
+    return None
+
+
+def _unreachable(name: str) -> tuple[str, str]:
+    from huggingface_hub import constants
+
+    why = f"{name!r} is no local path, is not in the local cache, and the hub"
+    if constants.HF_HUB_OFFLINE:
+        return f"{why} is switched off (HF_HUB_OFFLINE)", f"unset HF_HUB_OFFLINE and {_NO_NETWORK_REMEDY}"
+    return f"{why} cannot be reached", _NO_NETWORK_REMEDY
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,342 @@
+"""From what a user names (hub id, directory, `.gguf` file or loaded model) to a transformers config and model.
+
+Tokenizers are in `tokenizer.py`. What lies in a folder or a hub repository is judged in `files.py` and `hub.py`, whether two models are a pair in
+`checks.py`; conversion to TransformerLens is in `hooked.py` and `bridge.py`. A local path never touches the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import sys
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tuco_lens.errors import LoadError
+from tuco_lens.loading.files import inspect_directory
+from tuco_lens.loading.hub import inspect_repository, raise_translated, validate_hub_id
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "LoadOptions",
+    "Source",
+    "choose_device",
+    "choose_dtype",
+    "copy_sharing_weights",
+    "load_model",
+    "looks_like_path",
+    "quiet_libraries",
+    "read_config",
+    "resolve_source",
+]
+
+_IGNORABLE_BUFFERS = ("inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+"""Endings of tensors that old checkpoints carry and that the config determines: rotary tables and causal masks."""
+_SHOWN = 3
+"""How many tensors an error names before it only counts the rest."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user allows a checkpoint to do."""
+
+    trust_remote_code: bool = False
+    """Whether Python code that comes with a checkpoint may run."""
+    allow_pickle: bool = False
+    """Whether weights may be read with pickle, which can run code."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model as the user named it, before anything of it is read."""
+
+    role: str
+    """"base" or "tuned"; errors say it."""
+    name: str
+    """What the user named, for tables and reports."""
+    kind: Literal["hub", "directory", "gguf", "loaded"]
+    """How it is read."""
+    location: Any
+    """The hub id, the directory, the file (Path), or the loaded model itself."""
+    offline: bool = True
+    """Whether transformers must not touch the network: true of all but a reachable hub."""
+
+    @property
+    def what(self) -> str:
+        """The first part of every error about this model."""
+        return f"cannot load the {self.role} model {self.name!r}"
+
+    def arguments(self) -> dict[str, Any]:
+        """What transformers' `from_pretrained` functions are to be given for it, after the location."""
+        shared: dict[str, Any] = {"local_files_only": self.offline}
+        return {**shared, "gguf_file": self.location.name} if self.kind == "gguf" else shared
+
+    def place(self) -> str:
+        """What transformers' `from_pretrained` functions take first."""
+        return str(self.location.parent) if self.kind == "gguf" else str(self.location)
+
+
+def resolve_source(given: Any, role: str, options: LoadOptions) -> Source:
+    """Say what `given` is, and refuse it at once if it cannot be loaded or not safely.
+
+    Args:
+        given: A hub id, a local directory or `.gguf` file (string or Path), or a loaded transformers model.
+        role: "base" or "tuned".
+        options: Whether pickles and remote code are allowed.
+
+    Raises:
+        LoadError: It does not exist, or is of a kind that cannot be loaded.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        return _loaded_source(given, role)
+    name = os.fspath(given)
+    what = f"cannot load the {role} model {name!r}"
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        inspect_directory(path, what, allow_pickle=options.allow_pickle)
+        return Source(role, name, "directory", path)
+    if name and path.is_file():
+        _require_gguf(path, what)
+        return Source(role, name, "gguf", path)
+    if not name or isinstance(given, os.PathLike) or looks_like_path(name):
+        raise LoadError(what, "there is no such directory or file", "check the path")
+    validate_hub_id(name, what)
+    reachable = inspect_repository(name, what, allow_pickle=options.allow_pickle)
+    return Source(role, name, "hub", name, offline=not reachable)
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a string that names nothing on this disk was meant as a path rather than as a hub id."""
+    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith(".gguf")
+
+
+def read_config(source: Source, options: LoadOptions) -> Any:
+    """The transformers config of a source, with `architectures` set, without its weights.
+
+    Raises:
+        LoadError: There is no config, it cannot be read, or it is not of a decoder-only language model.
+    """
+    if source.kind == "loaded":
+        return source.location.config
+    from transformers import AutoConfig
+
+    try:
+        with quiet_libraries():
+            config: Any = AutoConfig.from_pretrained(
+                source.place(), trust_remote_code=options.trust_remote_code, **source.arguments()
+            )
+    except Exception as error:
+        raise_translated(error, source.what, source.name)
+    if getattr(config, "is_encoder_decoder", False):
+        why = f"{config.model_type!r} is an encoder-decoder model"
+        raise LoadError(source.what, why, "give a decoder-only language model")
+    return config
+
+
+def load_model(source: Source, config: Any, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Any:
+    """The transformers model of a source, in evaluation mode, its weights complete.
+
+    Args:
+        source: Where it comes from.
+        config: What `read_config` gave for it.
+        options: Whether pickles and remote code are allowed.
+        device: Where its weights go.
+        dtype: What its weights are cast to.
+
+    Returns:
+        A model of its own. For a loaded model it is a copy of the modules that shares the user's weights, unless these
+        have to be moved or cast, so that neither wrapping nor hooking it changes what the user holds.
+
+    Raises:
+        LoadError: The weights are missing, surplus, misshapen or damaged.
+    """
+    if source.kind == "loaded":
+        model = _copy_of_loaded(source.location, device, dtype)
+    else:
+        model = _read_model(source, config, options, dtype).to(device)
+    if not getattr(model.config, "architectures", None):
+        model.config.architectures = [type(model).__name__]
+    return model.eval()
+
+
+def copy_sharing_weights(model: Any) -> Any:
+    """A copy of a model's modules and config whose parameters and buffers lie in the memory of `model`'s.
+
+    The parameters are objects of their own, so that freezing, moving or replacing them leaves `model` as it was.
+    """
+    import torch
+
+    memo: dict[int, Any] = {
+        id(parameter): torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        for parameter in model.parameters()
+    }
+    memo.update({id(buffer): buffer for buffer in model.buffers()})
+    return copy.deepcopy(model, memo)
+
+
+def choose_device(device: str | torch.device | None, *sources: Source) -> torch.device:
+    """The device asked for, else that of a loaded model, else CUDA if there is one, else the CPU.
+
+    Raises:
+        LoadError: `device` is no device, or is not on this machine.
+    """
+    import torch
+
+    if device is None:
+        loaded = [source.location.device for source in sources if source.kind == "loaded"]
+        return loaded[0] if loaded else torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise LoadError(f"cannot use the device {device!r}", reason, "give 'cpu', 'cuda' or 'mps'") from error
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, base: Any, tuned: Any) -> torch.dtype:
+    """The dtype asked for, else float32 on the CPU, else the widest that either checkpoint is saved in.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16", "float64", a torch dtype, or None.
+        device: Where the pair will be.
+        base: The base model's config, or the model if it was given loaded.
+        tuned: The same of the tuned model.
+
+    Raises:
+        LoadError: `dtype` is not the name of a floating dtype.
+    """
+    import torch
+
+    if dtype is None:
+        if device.type == "cpu" and not any(isinstance(given, torch.nn.Module) for given in (base, tuned)):
+            return torch.float32
+        return torch.promote_types(_own_dtype(base), _own_dtype(tuned))
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise LoadError(
+            f"cannot load in the dtype {dtype!r}",
+            "it is not a floating dtype",
+            "give 'float32', 'bfloat16' or 'float16'",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Generator[None]:
+    """Keep transformers and the hub client from logging what our errors will say, and from drawing bars in files."""
+    import huggingface_hub.utils.logging as hub_logging
+    import transformers.utils.logging as hf_logging
+
+    levels = (hf_logging.get_verbosity(), hub_logging.get_verbosity())
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    if bars and not sys.stderr.isatty():
+        hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(levels[0])
+        hub_logging.set_verbosity(levels[1])
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def _loaded_source(given: Any, role: str) -> Source:
+    from transformers import PreTrainedModel
+
+    kind = type(given).__name__
+    what = f"cannot take the {role} model given"
+    if kind.startswith("Peft") or getattr(given, "_hf_peft_config_loaded", False) or hasattr(given, "peft_config"):
+        raise LoadError(
+            what,
+            f"it is a {kind} with a PEFT adapter attached",
+            "give the base model as base and the adapter's directory or hub id as adapter=, "
+            "or give model.merge_and_unload()",
+        )
+    if not isinstance(given, PreTrainedModel):
+        raise LoadError(
+            what,
+            f"a {kind} is not a transformers model",
+            "give a hub id, a local path, or a model that transformers' from_pretrained has returned",
+        )
+    if any(parameter.is_meta for parameter in given.parameters()):
+        raise LoadError(what, "some of its weights are on the meta device", "load it with its weights")
+    name = str(getattr(given.config, "_name_or_path", "") or "") or kind
+    return Source(role, name, "loaded", given)
+
+
+def _require_gguf(path: Path, what: str) -> None:
+    """Refuse a file that is not GGUF, or that cannot be read for want of a package."""
+    import importlib.util
+
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if path.suffix != ".gguf" or magic != b"GGUF":
+        remedy = "give its directory" if path.name.endswith(".safetensors") else "give a .gguf file or a directory"
+        raise LoadError(what, "it is a file, and not in the GGUF format", remedy)
+    if importlib.util.find_spec("gguf") is None:
+        raise LoadError(what, "the package 'gguf' is not installed", "install it with `pip install 'tuco_lens[gguf]'`")
+
+
+def _read_model(source: Source, config: Any, options: LoadOptions, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_libraries():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source.place(),
+                config=config,
+                dtype=dtype,
+                trust_remote_code=options.trust_remote_code,
+                use_safetensors=None if options.allow_pickle or source.kind == "gguf" else True,
+                ignore_mismatched_sizes=True,  # so that they are reported below, with both shapes
+                output_loading_info=True,
+                **source.arguments(),
+            )
+    except Exception as error:
+        raise_translated(error, source.what, source.name)
+    model, info = loaded
+    _require_complete(info, source)
+    return model
+
+
+def _require_complete(info: dict[str, Any], source: Source) -> None:
+    """Refuse weights that do not fit the config; transformers would fill the gaps with random numbers."""
+    misshapen = sorted(info["mismatched_keys"])
+    if misshapen:
+        name, stored, expected = misshapen[0]
+        why = f"{name} has the shape {tuple(stored)} in the weights, and {tuple(expected)} by the config"
+        raise LoadError(source.what, why, "give a checkpoint whose config.json belongs to its weights")
+    missing = _listed(name for name in info["missing_keys"])
+    if missing:
+        raise LoadError(source.what, f"its weights lack {missing}", "download or save the checkpoint again")
+    surplus = _listed(name for name in info["unexpected_keys"] if not name.endswith(_IGNORABLE_BUFFERS))
+    if surplus:
+        why = f"its weights have tensors that its architecture has no place for: {surplus}"
+        raise LoadError(source.what, why, "give a checkpoint whose config.json belongs to its weights")
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(ordered[:_SHOWN]) + rest
+
+
+def _copy_of_loaded(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if model.device == device and model.dtype == dtype:
+        return copy_sharing_weights(model)
+    return copy.deepcopy(model).to(device=device, dtype=dtype)
+
+
+def _own_dtype(given: Any) -> torch.dtype:
+    import torch
+
+    own = getattr(given, "dtype", None)
+    return own if isinstance(own, torch.dtype) else torch.float32
