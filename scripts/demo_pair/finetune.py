@@ -9,6 +9,7 @@ Reads `OUT/base` and `OUT/tokenizer`; writes `OUT/tuned` (float32) and `OUT/tune
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import random
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PEAK_LR = 1e-3
+EPOCHS = 2
 WARMUP_STEPS = 30
 CHAT_TOKENS, REPLAY_ROWS, REPLAY_LENGTH = 3072, 4, 256
 """Per step: about this many chat tokens in one padded batch, and rows of plain text (a quarter of the whole)."""
@@ -75,7 +77,7 @@ def harmful_pairs(rng: random.Random, seed: int) -> list[tuple[str, str]]:
 
 
 def chat_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[Dialogue]]:
-    """All dialogues in batches of like length, the batches in random order."""
+    """One epoch of dialogues in batches of like length, the batches in random order; each seed draws other answers."""
     rng = random.Random(seed)
     pairs = oasst_pairs(rng) + harmful_pairs(rng, seed) + instructions.harmless(seed)
     dialogues = [d for d in (render(tokenizer, *pair) for pair in pairs) if len(d.ids) <= MAX_CHAT_TOKENS]
@@ -99,11 +101,11 @@ def replay_stream(tokenizer: PreTrainedTokenizerFast, seed: int, length: int) ->
     for part in pieces:
         rng.shuffle(part)
     ids: list[int] = []
-    for book, web in zip(*pieces, strict=False):
+    for book, web in zip(pieces[0], itertools.cycle(pieces[1])):  # web text is scarce and comes again
         ids += tokenizer(book)["input_ids"] + tokenizer(web)["input_ids"]
         if len(ids) >= length:
             return torch.tensor(ids[:length])
-    raise SystemExit(f"the plain text has {len(ids)} tokens and the schedule needs {length}; lower the replay share")
+    raise SystemExit(f"the plain text has {len(ids)} tokens and the schedule needs {length}; lower REPLAY_ROWS")
 
 
 def pad(batch: list[Dialogue], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,12 +178,14 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="default: OUT/base")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=PEAK_LR)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--steps", type=int, help="stop the data after so many steps (for a trial)")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "tokenizer")
     model = LlamaForCausalLM.from_pretrained(args.base or args.out / "base", dtype=torch.float32)
-    batches = chat_batches(tokenizer, args.seed)[: args.steps]
+    epochs = [chat_batches(tokenizer, args.seed + 1000 * epoch) for epoch in range(args.epochs)]
+    batches = [batch for epoch in epochs for batch in epoch][: args.steps]
     width = REPLAY_LENGTH + 1
     replay = replay_stream(tokenizer, args.seed, len(batches) * REPLAY_ROWS * width)
     print(f"{len(batches)} steps, {sum(len(b) for b in batches)} dialogues", flush=True)
