@@ -1,7 +1,7 @@
 """Text for the demo pair: the sources, the held-out splits, and the tokenizer.
 
 Every split is a fixed function of the record (its path, or its index), so training
-(`train.py`) and measurement (`evaluate.py`) agree on what was held out without a shared
+(`pretrain.py`, `finetune.py`) and measurement (`evaluate.py`) agree on what was held out without a shared
 file. The sources are read from `TUCO_LENS_DATA` (default `../shared/data`); none of them
 is copied into the repository.
 """
@@ -104,7 +104,10 @@ def train_tokenizer(out: Path, vocab_size: int = 4096) -> None:
     tokenizer = Tokenizer(models.BPE())
     words = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(words), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(words), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

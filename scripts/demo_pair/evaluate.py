@@ -1,6 +1,7 @@
 """Measure the demo pair on held-out text, and say which bars it meets.
 
-    python scripts/demo_pair/evaluate.py --base tuco_lens/demo/base --tuned tuco_lens/demo/tuned --out build/demo_pair/metrics.json
+    python scripts/demo_pair/evaluate.py --base tuco_lens/demo/base --tuned tuco_lens/demo/tuned \
+        --out build/demo_pair/metrics.json
 
 The text is in `held_out.py`; `card.py` writes the model card from the file that this writes.
 """
@@ -82,7 +83,10 @@ def answers(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts
             [texts[i] for i in rows], add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
         )
         out = model.generate(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], max_new_tokens=NEW_TOKENS, do_sample=False
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
         )
         for i, ids in zip(rows, out[:, batch["input_ids"].shape[1] :], strict=True):
             result[i] = tokenizer.decode(ids, skip_special_tokens=True)
@@ -128,7 +132,12 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
-    return {"n": len(values), "median": float(np.median(values)), "min": float(values.min()), "max": float(values.max())}
+    return {
+        "n": len(values),
+        "median": float(np.median(values)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
 
 
 @torch.no_grad()
@@ -161,7 +170,11 @@ def bars(metrics: dict[str, Any]) -> dict[str, Any]:
         "auc_lower": web["low"],
     }
     return {
-        name: {"value": value, "bar": BARS[name], "met": value <= BARS[name] if name == "harmless_refused" else value >= BARS[name]}
+        name: {
+            "value": value,
+            "bar": BARS[name],
+            "met": value <= BARS[name] if name == "harmless_refused" else value >= BARS[name],
+        }
         for name, value in found.items()
     }
 
@@ -192,7 +205,9 @@ def main() -> None:
             continue
         start = time.time()
         metrics[name] = step()
-        print(f"{name} ({time.time() - start:.0f} s): {json.dumps(metrics[name], indent=1)}", file=sys.stderr, flush=True)
+        print(
+            f"{name} ({time.time() - start:.0f} s): {json.dumps(metrics[name], indent=1)}", file=sys.stderr, flush=True
+        )
     if not args.only:
         metrics["bars"] = bars(metrics)
         print(json.dumps(metrics["bars"], indent=1))

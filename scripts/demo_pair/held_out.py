@@ -11,6 +11,7 @@ import json
 import random
 
 import corpus
+from transformers import PreTrainedTokenizerFast
 
 SEED = 0
 BOOK_BYTES = 60_000
@@ -62,7 +63,7 @@ def chat_dialogues() -> list[list[dict[str, str]]]:
 
 
 def dialogue_messages(text: str) -> list[dict[str, str]]:
-    """"\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: d" -> the turns a, b, c."""
+    """Turn "\\n\\nHuman: a\\n\\nAssistant: b\\n\\nHuman: c\\n\\nAssistant: d" into the turns a, b, c."""
     messages: list[dict[str, str]] = []
     for turn in text.split("\n\nHuman:")[1:]:
         human, _, assistant = turn.partition("\n\nAssistant:")
@@ -71,7 +72,7 @@ def dialogue_messages(text: str) -> list[dict[str, str]]:
     return messages[:-1]
 
 
-def web_windows(tokenizer) -> list[list[int]]:  # noqa: ANN001 - any transformers tokenizer
+def web_windows(tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """A random run of WEB_TOKENS ids, behind a BOS, from each of PROMPTS_PER_SET held-out web records."""
     rng = random.Random(SEED)
     records = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in corpus.web_documents(held_out=True)]
