@@ -113,7 +113,7 @@ def layer_token_heatmap(
     figure.update_layout(
         template=TEMPLATE,
         title=f"{words.title}, {norm.upper()}",
-        height=150 + round(n_layers * min(28, max(9, 300 / n_layers))),
+        height=190 + round(max(120, n_layers * min(28, max(9, 300 / n_layers)))),
         plot_bgcolor=MISSING,
         xaxis={"title": {"text": "token"}, "tickangle": -90, **_token_ticks(tokens)},
         yaxis={"title": {"text": "layer"}, "dtick": math.ceil(n_layers / 12), "range": [-0.5, n_layers - 0.5]},

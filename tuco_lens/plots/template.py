@@ -35,6 +35,8 @@ TEMPLATE: Final = go.layout.Template(
         "margin": {"l": 48, "r": 16, "t": 56, "b": 48},
         "xaxis": _AXIS,
         "yaxis": _AXIS,
+        # From version 7 on plotly.js has a button that uploads the figure, prompts and all, to its maker's server.
+        "modebar": {"remove": ["sendChartToCloud"]},
     }
 )
 """Template of every figure of the package; pass it to figures of your own to match them."""
