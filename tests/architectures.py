@@ -12,6 +12,10 @@ from typing import Any, Final
 
 import torch
 import transformers as hf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 N_TOKENS: Final = 24
@@ -74,7 +78,12 @@ ARCHITECTURES: Final[dict[str, Callable[[], hf.PreTrainedConfig]]] = {
 """One config per architecture."""
 
 
-_LLAMA3: Final = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
+_LLAMA3: Final = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 
 VARIANTS: Final[dict[str, Callable[[], hf.PreTrainedConfig]]] = {
     "llama, biases": lambda: hf.LlamaConfig(**_GEMMA, attention_bias=True, tie_word_embeddings=True),
@@ -86,9 +95,7 @@ VARIANTS: Final[dict[str, Callable[[], hf.PreTrainedConfig]]] = {
         **_GATED, rope_parameters={"rope_type": "linear", "rope_theta": 5000.0, "factor": 4.0}
     ),
     "llama, no groups": lambda: hf.LlamaConfig(**{**_GATED, "num_key_value_heads": 4}),
-    "gpt2, inverse layer scale": lambda: hf.GPT2Config(
-        **_GPT2, scale_attn_by_inverse_layer_idx=True, n_inner=96
-    ),
+    "gpt2, inverse layer scale": lambda: hf.GPT2Config(**_GPT2, scale_attn_by_inverse_layer_idx=True, n_inner=96),
     "gpt2, untied": lambda: hf.GPT2Config(**_GPT2, tie_word_embeddings=False, activation_function="relu"),
     "gpt_neox, sequential": lambda: hf.GPTNeoXConfig(
         **_SIZE, **_IDS, intermediate_size=96, max_position_embeddings=64, use_parallel_residual=False
@@ -166,3 +173,13 @@ def make_pair(name: str, seed: int = 0, strength: float = 0.1) -> tuple[nn.Modul
 def make_ids(batch: int = 2, n_tokens: int = N_TOKENS, seed: int = 0) -> torch.Tensor:
     """Random token ids [batch, pos] in the vocabulary, special tokens left out."""
     return torch.randint(3, VOCAB, (batch, n_tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def make_tokenizer() -> hf.PreTrainedTokenizerFast:
+    """A tokenizer for them all, built in memory (so without a name): the words w3 … w127, and <s> put before text."""
+    vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCAB)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **names)

@@ -32,7 +32,7 @@ class OracleResult:
         """P_{l+1} and F_{l+1} in row l."""
         return self.ptc.cumsum(0), self.ftc.cumsum(0)
 
-    def tuco(self, order: int = 1) -> Float[Tensor, "batch"]:
+    def tuco(self, order: int = 1) -> Float[Tensor, batch]:
         """Of the last token."""
         ptc, ftc = self.cumulative()
         p, f = (x[-1, :, -1].norm(order, dim=-1) for x in (ptc, ftc))
@@ -44,7 +44,7 @@ class OracleResult:
         p, f = (x.flatten(2).norm(order, dim=-1) for x in (ptc, ftc))
         return _ratio(f, p)
 
-    def beta(self, order: int = 1) -> Float[Tensor, "batch"]:
+    def beta(self, order: int = 1) -> Float[Tensor, batch]:
         """The largest β_l."""
         return self.beta_by_layer(order).amax(0)
 
@@ -82,7 +82,13 @@ def oracle(hf_base: nn.Module, hf_tuned: nn.Module, token_ids: Int[Tensor, "batc
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The decoder layers of a transformers causal language model, wherever its family keeps them."""
-    for path in ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers"):
+    for path in (
+        "model.layers",
+        "transformer.h",
+        "gpt_neox.layers",
+        "model.decoder.layers",
+        "model.language_model.layers",
+    ):
         found: Any = model
         for name in path.split("."):
             found = getattr(found, name, None)

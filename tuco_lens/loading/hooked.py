@@ -7,7 +7,6 @@ centring. What cannot be expressed exactly is refused by `unsupported_reason` an
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.metadata
 import warnings
@@ -18,7 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.hooked_config import FAMILIES, hooked_settings, text_config, unexpressible
+from tuco_lens.loading.hooked_config import FAMILIES, hooked_settings, unexpressible
+from tuco_lens.loading.text_model import own_tokenizer, prepends_bos, text_config, text_model
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer
@@ -45,7 +45,7 @@ def unsupported_reason(config: PreTrainedConfig) -> str | None:
     if not _has_hooked_transformer():
         version = importlib.metadata.version("transformer-lens")
         return f"transformer-lens {version} has no HookedTransformer (removed in 4.0)"
-    return unexpressible(config)
+    return unexpressible(text_config(config))
 
 
 def to_hooked(
@@ -64,8 +64,8 @@ def to_hooked(
 
     Args:
         hf_model: A loaded transformers causal language model, on one device.
-        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with right
-            padding. None leaves the model without one.
+        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with
+            right padding. None leaves the model without one.
         official_name: Only a label, `model.cfg.model_name`.
 
     Raises:
@@ -76,18 +76,22 @@ def to_hooked(
         raise LoadError("cannot make a HookedTransformer", reason, _BRIDGE)
     if len({parameter.device for parameter in hf_model.parameters()}) != 1:
         raise LoadError("cannot make a HookedTransformer", "the weights are spread over several devices", _BRIDGE)
-    model = _without_weights(hf_model, official_name)
+    source = text_model(hf_model)
+    model = _without_weights(source, official_name)
     with torch.no_grad():
-        _give_weights(model, _converted(hf_model, model))
-    torch.nn.Module.to(model, hf_model.device)  # buffers; HookedTransformer.to would print
+        _give_weights(model, _converted(source, model))
+    torch.nn.Module.to(model, source.device)  # buffers; HookedTransformer.to would print
     model.eval()
     _give_tokenizer(model, tokenizer)
-    _check_logits(hf_model, model)
+    _check_logits(source, model)
     return model
 
 
 def _has_hooked_transformer() -> bool:
-    return hasattr(importlib.import_module("transformer_lens"), "HookedTransformer")
+    try:
+        return hasattr(importlib.import_module("transformer_lens"), "HookedTransformer")
+    except ImportError:  # how 4.x answers for the name
+        return False
 
 
 def _without_weights(hf_model: Any, name: str | None) -> Any:
@@ -133,8 +137,7 @@ def _converted(hf_model: Any, model: Any) -> dict[str, Tensor]:
 def _attention_biases(hf_model: Any, cfg: Any) -> dict[str, Tensor]:
     """The biases of `attention_bias=True`, which the converters of Llama-like families take to be zero."""
     biases: dict[str, Tensor] = {}
-    text_model = getattr(hf_model, "model", None)
-    layers = getattr(getattr(text_model, "language_model", text_model), "layers", [])
+    layers = getattr(getattr(hf_model, "model", None), "layers", [])
     groups = "" if cfg.n_key_value_heads is None else "_"
     names = {"q_proj": "b_Q", "k_proj": f"{groups}b_K", "v_proj": f"{groups}b_V", "o_proj": "b_O"}
     for index, layer in enumerate(layers):
@@ -157,13 +160,9 @@ def _give_tokenizer(model: Any, tokenizer: Any) -> None:
     """As `HookedTransformer.set_tokenizer`, which would fail without a name and look the name up on the hub."""
     if tokenizer is None:
         return
-    own = copy.deepcopy(tokenizer)
-    own.padding_side = "right"  # with left padding TransformerLens masks whatever token equals the padding
-    if own.pad_token is None:
-        own.pad_token = own.eos_token or own.bos_token or own.unk_token or own.convert_ids_to_tokens(0)
-    model.tokenizer = own
-    model.cfg.tokenizer_prepends_bos = len(own.encode("")) > 0
-    model.cfg.default_prepend_bos = model.cfg.default_prepend_bos and own.bos_token is not None
+    model.tokenizer = own_tokenizer(tokenizer)
+    model.cfg.tokenizer_prepends_bos = prepends_bos(tokenizer)
+    model.cfg.default_prepend_bos = model.cfg.default_prepend_bos and tokenizer.bos_token is not None
 
 
 def _check_logits(hf_model: Any, model: Any) -> None:
@@ -172,7 +171,7 @@ def _check_logits(hf_model: Any, model: Any) -> None:
     Raises:
         LoadError: if they differ by more than rounding. Weights that are not finite are left to the pair's own check.
     """
-    vocab, n_tokens = text_config(hf_model.config).vocab_size, min(_N_CHECKED, model.cfg.n_ctx)
+    vocab, n_tokens = hf_model.config.vocab_size, min(_N_CHECKED, model.cfg.n_ctx)
     ids = (torch.arange(1, n_tokens + 1) * 7919 % vocab)[None].to(hf_model.device)
     expected, actual = _hf_logits(hf_model, ids), _hooked_logits(model, ids)
     if not expected.isfinite().all():

@@ -48,7 +48,6 @@ def unexpressible(config: Any) -> str | None:
     family = FAMILIES.get(config.model_type)
     if family is None:
         return f"the conversion to HookedTransformer does not cover model type {config.model_type!r}"
-    config = text_config(config)
     if getattr(config, "quantization_config", None):
         return "HookedTransformer takes no quantised weights"
     return next(iter([*family.refusals(config), *_act_refusals(config)]), None)
@@ -57,7 +56,6 @@ def unexpressible(config: Any) -> str | None:
 def hooked_settings(config: Any) -> Settings:
     """Keyword arguments of `HookedTransformerConfig`, without dtype and device, for a config that is expressible."""
     family = FAMILIES[config.model_type]
-    config = text_config(config)
     return {
         "d_vocab": config.vocab_size,
         "act_fn": _ACTIVATIONS[_activation(config)],
@@ -66,11 +64,6 @@ def hooked_settings(config: Any) -> Settings:
         "init_weights": False,
         **family.settings(config),
     }
-
-
-def text_config(config: Any) -> Any:
-    """The language model's part of a config: of a multimodal Gemma 3, its `text_config`."""
-    return config.text_config if config.model_type == "gemma3" else config
 
 
 # --- GPT-2 and its kin: layer norms, learned or no positions
@@ -339,11 +332,6 @@ def _gpt2_refusals(config: Any) -> Iterator[str]:
         yield "HookedTransformer has no cross-attention"
 
 
-def _gptj_refusals(config: Any) -> Iterator[str]:
-    if config.rotary_dim is None:
-        yield "TransformerLens converts no gptj without rotary_dim"
-
-
 def _opt_refusals(config: Any) -> Iterator[str]:
     if not config.do_layer_norm_before or config._remove_final_layer_norm:
         yield "HookedTransformer has no OPT with layer norms after attention and MLP (do_layer_norm_before=False)"
@@ -360,7 +348,7 @@ def _bloom_refusals(config: Any) -> Iterator[str]:
         yield f"HookedTransformer's ALiBi slopes are right for powers of two only, not for {config.n_head} heads"
 
 
-def _no_refusals(config: Any) -> Iterator[str]:
+def _no_refusals(_config: Any) -> Iterator[str]:
     return iter(())
 
 
@@ -368,12 +356,11 @@ FAMILIES: Final[dict[str, Family]] = {
     "bloom": Family("BloomForCausalLM", "convert_bloom_weights", _bloom, _bloom_refusals, prepends_bos=False),
     "gemma": Family("GemmaForCausalLM", "convert_gemma_weights", _grouped, _llama_refusals),
     "gemma2": Family("Gemma2ForCausalLM", "convert_gemma_weights", _gemma2, _llama_refusals),
-    "gemma3": Family("Gemma3ForConditionalGeneration", "convert_gemma_weights", _gemma3, _llama_refusals),
     "gemma3_text": Family("Gemma3ForCausalLM", "convert_gemma_weights", _gemma3, _llama_refusals),
     "gpt2": Family("GPT2LMHeadModel", "convert_gpt2_weights", _gpt2, _gpt2_refusals),
     "gpt_neo": Family("GPTNeoForCausalLM", "convert_neo_weights", _gpt_neo, _no_refusals),
     "gpt_neox": Family("GPTNeoXForCausalLM", "convert_neox_weights", _gpt_neox, _gpt_neox_refusals, prepends_bos=False),
-    "gptj": Family("GPTJForCausalLM", "convert_gptj_weights", _gptj, _gptj_refusals),
+    "gptj": Family("GPTJForCausalLM", "convert_gptj_weights", _gptj, _no_refusals),
     "llama": Family("LlamaForCausalLM", "convert_llama_weights", _llama, _llama_refusals),
     "mistral": Family("MistralForCausalLM", "convert_mistral_weights", _grouped, _llama_refusals),
     "mixtral": Family("MixtralForCausalLM", "convert_mixtral_weights", _mixtral, _llama_refusals),

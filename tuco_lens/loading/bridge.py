@@ -1,0 +1,108 @@
+"""A `TransformerBridge` around a loaded transformers model: TransformerLens' hooks on transformers' own modules.
+
+The bridge takes far more architectures than HookedTransformer (`hooked.py`) and copies nothing. It is booted without
+weight processing or compatibility mode, which change the stream; nothing is looked up by name, nothing is printed.
+Works alike with transformer-lens 3.9 and 4.x.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING, Any
+
+from tuco_lens.errors import LoadError
+from tuco_lens.loading.text_model import own_tokenizer, prepends_bos, text_config, text_model
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_REMEDY = "choose a decoder-only text model that TransformerLens lists"
+
+
+def unsupported_reason(config: PreTrainedConfig) -> str | None:
+    """Why a TransformerBridge cannot take the model of this config, or TuCo makes no sense of it; None when it can.
+
+    Decided by the model class that transformers has for the config, looked up in TransformerLens' registry.
+
+    Args:
+        config: Of the transformers model.
+
+    Returns:
+        One clear clause for the user, or None.
+    """
+    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+    from transformer_lens.utilities.architectures import classify_architecture
+
+    names = _class_names(text_config(config))
+    known = [name for name in names if name in SUPPORTED_ARCHITECTURES]
+    if not known:
+        return f"TransformerLens has no bridge for {' or '.join(names) or config.model_type}"
+    kind = classify_architecture(known[0])
+    if kind != "causal_lm":
+        return f"{known[0]} is no decoder-only text model ({kind.replace('_', ' ')})"
+    return None
+
+
+def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> TransformerBridge:
+    """The model as a TransformerBridge, equal to it in every layer.
+
+    The bridge *takes over* `hf_model`: it wraps the modules in place, and sets the attention implementation to "eager",
+    as TransformerLens does for the models that it loads itself (hooks on attention patterns need it). Copy the model
+    first if you want to go on using it. The result is in eval mode, in `hf_model`'s dtype, on its device or devices.
+
+    Args:
+        hf_model: A loaded transformers causal language model.
+        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with
+            right padding. None leaves the model without one.
+
+    Raises:
+        LoadError: if TransformerLens has no bridge for the model.
+    """
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model: Any = text_model(hf_model)
+    model.config.architectures = [type(model).__name__]  # TransformerLens reads them; a built model has none
+    reason = unsupported_reason(model.config)
+    if reason is not None:
+        raise LoadError("cannot make a TransformerBridge", reason, _REMEDY)
+    model.set_attn_implementation("eager")
+    own = _placeholder_tokenizer() if tokenizer is None else own_tokenizer(tokenizer)
+    with contextlib.redirect_stdout(io.StringIO()):
+        bridge: Any = TransformerBridge.boot_transformers(
+            _label(model), hf_model=model.eval(), tokenizer=own, device=model.device, dtype=model.dtype
+        )
+    if tokenizer is None:
+        bridge.tokenizer = None
+    else:
+        own.padding_side = "right"  # some adapters pad on the left
+        bridge.cfg.tokenizer_prepends_bos = prepends_bos(tokenizer)
+        bridge.cfg.default_prepend_bos = bridge.cfg.default_prepend_bos and tokenizer.bos_token is not None
+    return bridge.eval()
+
+
+def _class_names(config: Any) -> list[str]:
+    """The model classes that may stand for the config: transformers' own, then those that the checkpoint names."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    found = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    names = [found] if isinstance(found, str) else list(found or ())
+    return names + [name for name in getattr(config, "architectures", None) or () if name not in names]
+
+
+def _label(model: Any) -> str:
+    """What TransformerLens is told as the model's name. Only adapters of models with their own code look behind it."""
+    if type(model).__module__.startswith("transformers_modules"):
+        return model.config.name_or_path
+    return type(model).__name__  # not the model type: "opt" is an alias of one checkpoint
+
+
+def _placeholder_tokenizer() -> Any:
+    """Boot would look one up on the hub if it were given none."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
+    return PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="?", pad_token="?", unk_token="?")
