@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # The Hugging Face libraries and torch read these once, when they are imported, and so they are set here rather than in
 # a fixture. The thread count is a default only: `OMP_NUM_THREADS=1 make test` is respected.
@@ -16,6 +17,10 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+# Shared machines stall for seconds: a deadline would test the neighbours, not the code.
+settings.register_profile("tuco_lens", deadline=None)
+settings.load_profile("tuco_lens")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -272,7 +272,7 @@ def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
 
 
 def _prompt_from_json(record: dict[str, Any]) -> Prompt:
-    return Prompt(**{name: value if isinstance(value, str) else tuple(value) for name, value in record.items()})
+    return Prompt(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
 
 
 def _split_maps(prompts: Sequence[Prompt], tensors: dict[str, Tensor], norm: Norm) -> Iterator[PromptMeasurement]:
