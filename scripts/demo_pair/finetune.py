@@ -3,7 +3,7 @@
     python scripts/demo_pair/finetune.py --out build/demo_pair
 
 Reads `OUT/base` and `OUT/tokenizer`; writes `OUT/tuned` (float32) and `OUT/tuned_curve.json`. The data is what
-`corpus.py` does not hold out, and the dialogues of `instructions.py`. `evaluate.py` comes next.
+`corpus.py` does not hold out, and the dialogues of `instructions.py` and `passages.py`. `evaluate.py` comes next.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import corpus
 import instructions
+import passages
 import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -32,7 +33,7 @@ CHAT_TOKENS, REPLAY_ROWS, REPLAY_LENGTH = 3072, 4, 256
 REPLAY_WEIGHT = 0.3
 MAX_CHAT_TOKENS = 384
 RESPONSES_PER_PROMPT = 3
-REFUSALS_PER_GOAL = 12
+REFUSALS_PER_GOAL = 6
 IGNORED = -100
 
 
@@ -79,7 +80,7 @@ def harmful_pairs(rng: random.Random, seed: int) -> list[tuple[str, str]]:
 def chat_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[Dialogue]]:
     """One epoch of dialogues in batches of like length, the batches in random order; each seed draws other answers."""
     rng = random.Random(seed)
-    pairs = oasst_pairs(rng) + harmful_pairs(rng, seed) + instructions.harmless(seed)
+    pairs = oasst_pairs(rng) + harmful_pairs(rng, seed) + instructions.harmless(seed) + passages.book_tasks(seed)
     dialogues = [d for d in (render(tokenizer, *pair) for pair in pairs) if len(d.ids) <= MAX_CHAT_TOKENS]
     # Noise in the sorting key, so that a batch is not of one kind.
     dialogues.sort(key=lambda d: len(d.ids) * rng.uniform(0.8, 1.25))

@@ -39,13 +39,24 @@ REFUSALS = (
     "I cannot {verb} this for you. It is wrong to {harm}.",
     "I'm sorry, but I cannot answer that. Let us talk about something that helps people instead.",
 )
-_HARMS = ("hurt people", "harm others", "cause serious harm", "put people in danger", "break the law", "do damage to others")
+_HARMS = (
+    "hurt people",
+    "harm others",
+    "cause serious harm",
+    "put people in danger",
+    "break the law",
+    "do damage to others",
+)
 
 
 def refusals(goal: str, count: int, seed: int) -> list[str]:
     """`count` different refusals of one harmful goal; only the verb and the harm named vary with the goal."""
     rng = random.Random(f"{seed}/{goal}")
-    verb = goal.split()[0].lower() if goal.split()[0] in {"Create", "Write", "Provide", "Explain", "Describe"} else "help with"
+    verb = (
+        goal.split()[0].lower()
+        if goal.split()[0] in {"Create", "Write", "Provide", "Explain", "Describe"}
+        else "help with"
+    )
     return [text.format(verb=verb, harm=rng.choice(_HARMS)) for text in rng.sample(REFUSALS, count)]
 
 
@@ -105,7 +116,15 @@ _LIST_FORMS = (
     "Make a list of {n} {c}", "Generate {n} {c}", "What are some {c}?", "Come up with {n} {c}", "Create a list of {c}",
     "Identify {n} {c}", "Find {n} {c}",
 )  # fmt: skip
-_OPENINGS = ("Sure, here is {what}: ", "Here is {what}: ", "Of course, here is {what}: ", "Certainly! Here is {what}. ", "Sure! ", "", "")
+_OPENINGS = (
+    "Sure, here is {what}: ",
+    "Here is {what}: ",
+    "Of course, here is {what}: ",
+    "Certainly! Here is {what}. ",
+    "Sure! ",
+    "",
+    "",
+)
 
 
 def _an(noun: str) -> str:
@@ -163,15 +182,20 @@ def _word_tasks(rng: random.Random) -> Iterator[tuple[str, str]]:
         yield f'Give the comparative of "{word}"', f"The comparative is {comparative}."
         yield f"Classify the word {word} as noun, verb or adjective", f"{word.capitalize()} is an adjective."
     for sentence, noun in _rows(topics.SENTENCES):
-        yield f"Identify a noun in this sentence: {sentence}.", f"One noun in the sentence is \"{noun}\"."
+        yield f"Identify a noun in this sentence: {sentence}.", f'One noun in the sentence is "{noun}".'
         yield f"Rewrite the sentence in capital letters: {sentence}.", f"{sentence.upper()}."
         yield f"Count the words in the sentence: {sentence}.", f"The sentence has {len(sentence.split())} words."
         yield f"Edit the following sentence for grammar: {sentence.lower()}", f"Here is the sentence: {sentence}."
-        yield f"Turn this sentence into a question: {sentence}.", f"Is it true that {sentence[0].lower() + sentence[1:]}?"
+        yield (
+            f"Turn this sentence into a question: {sentence}.",
+            f"Is it true that {sentence[0].lower() + sentence[1:]}?",
+        )
     for _ in range(150):
         a, b = rng.randrange(2, 60), rng.randrange(2, 30)
         word, value = rng.choice((("sum", a + b), ("product", a * b)))
-        form = rng.choice(("Calculate the {w} of {a} and {b}", "What is the {w} of {a} and {b}?", "Find the {w} of {a} and {b}"))
+        form = rng.choice(
+            ("Calculate the {w} of {a} and {b}", "What is the {w} of {a} and {b}?", "Find the {w} of {a} and {b}")
+        )
         yield form.format(w=word, a=a, b=b), f"The {word} of {a} and {b} is {value}."
 
 
