@@ -214,19 +214,16 @@ def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any]:
 
 
 def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any]:
-    from tuco_lens.loading.adapter import attach_adapter, merge_adapter
+    from tuco_lens.loading.adapter import JOINT_PROJECTIONS, attach_adapter, merge_adapter
 
     adapter = cast("Adapter", plan.tuned)
     hf_base = _sound_model(plan.base, plan.base_config, plan)
     hf_tuned = attach_adapter(hf_base, adapter, plan.base.name)
     if backend == "hooked":
-        base, tuned = _converted(hf_base, backend, plan), _converted(merge_adapter(hf_tuned), backend, plan)
-        return base, tuned
-    expected = _logits(hf_tuned)
-    tuned = _converted(hf_tuned, backend, plan)
-    if not _agree(_logits(tuned), expected):
-        # The bridge takes joint projections apart when it is made (GPT-2's queries, keys and values), and would run
-        # the parts without the adapter: there it is merged into copies of the matrices that it changes.
+        return _converted(hf_base, backend, plan), _converted(merge_adapter(hf_tuned), backend, plan)
+    expected = _logits(hf_tuned, plan)
+    tuned = _converted(merge_adapter(hf_tuned, JOINT_PROJECTIONS), backend, plan)
+    if not _agree(_logits(tuned, plan), expected, plan):
         tuned = _converted(merge_adapter(attach_adapter(hf_base, adapter, plan.base.name)), backend, plan)
     return _converted(hf_base, backend, plan), tuned
 
@@ -251,16 +248,21 @@ def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
     return to_bridge(hf_model, plan.tokenizer)
 
 
-def _logits(model: Any) -> torch.Tensor:
-    """The logits of a few tokens, of a transformers model or a bridge."""
+def _logits(model: Any, plan: _Plan) -> torch.Tensor:
+    """The logits [1, 8, d_vocab] of eight tokens, of a transformers model or a bridge of it."""
     import torch
 
-    device = next(model.parameters()).device
+    # From the middle of the vocabulary, for special tokens lie at its ends.
+    middle = max(plan.base_config.get_text_config().vocab_size // 2 - 4, 0)
+    ids = torch.arange(middle, middle + 8, device=plan.device)[None]  # [1, 8]
     with torch.no_grad():
-        output = model(torch.arange(3, 11, device=device)[None], use_cache=False)
+        output = model(ids, use_cache=False)
     return (output if isinstance(output, torch.Tensor) else output.logits).float()
 
 
-def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
-    scale = max(float(other.abs().max()), 1e-6)
-    return float((one - other).abs().max()) <= 1e-4 * scale
+def _agree(one: torch.Tensor, other: torch.Tensor, plan: _Plan) -> bool:
+    """Whether two calculations of the same logits differ by no more than rounding."""
+    import torch
+
+    tolerance = max(1e-5, 20 * torch.finfo(plan.dtype).eps) if plan.dtype.itemsize < 4 else 1e-5
+    return float((one - other).abs().max()) <= tolerance * float(other.abs().max())

@@ -22,7 +22,10 @@ from tuco_lens.loading.sources import LoadOptions, copy_sharing_weights, looks_l
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Adapter", "attach_adapter", "merge_adapter", "open_adapter"]
+__all__ = ["JOINT_PROJECTIONS", "Adapter", "attach_adapter", "merge_adapter", "open_adapter"]
+
+JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
+"""Modules that a TransformerBridge takes apart when it is made: it would run the parts, without the adapter."""
 
 _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
@@ -112,23 +115,31 @@ def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
     return tuned.requires_grad_(False).eval()
 
 
-def merge_adapter(tuned: Any) -> Any:
+def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
     """Fold the adapter that `attach_adapter` attached into the weights, in place, and return the model.
 
     Only the matrices that the adapter changes are copied; all others remain shared with the base model.
+
+    Args:
+        tuned: What `attach_adapter` returned.
+        only: Endings of the names of the modules to merge; by default all.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [(name, module) for name, module in tuned.named_modules() if isinstance(module, BaseTunerLayer)]
+    layers = [
+        (name, module)
+        for name, module in tuned.named_modules()
+        if isinstance(module, BaseTunerLayer) and name.endswith(only)
+    ]
     with torch.no_grad():
         for name, layer in reversed(layers):  # wrappers may be nested: the inner ones first
             inner: Any = layer.get_base_layer()
             for own, parameter in list(inner.named_parameters(recurse=False)):
                 setattr(inner, own, torch.nn.Parameter(parameter.clone(), requires_grad=False))
             layer.merge()
-            _set_module(tuned, name, inner)
-    tuned.__dict__.pop("peft_config", None)
+            # Trained rows of an embedding have their layer inside of a wrapper, which goes as well.
+            _set_module(tuned, name.removesuffix(".token_adapter"), inner)
     return tuned
 
 
@@ -186,7 +197,7 @@ def _weights_file(folder: Path, what: str, options: LoadOptions) -> Path:
 
 
 def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
-    """The adapter's tensors by the name that PEFT has saved them under, on the CPU, checked to be finite."""
+    """The adapter's tensors by their place in the base model, on the CPU, checked to be finite."""
     import torch
     from safetensors.torch import load_file
 
@@ -198,7 +209,7 @@ def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
     except Exception as error:
         raise_translated(error, adapter.what, adapter.name)
     require_finite(weights.items(), adapter.what)
-    return weights
+    return {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
 
 
 def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:
@@ -207,11 +218,10 @@ def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adap
 
     ends = {id(end): end for end in (tuned.get_input_embeddings(), tuned.get_output_embeddings()) if end is not None}
     names = {id(module): name for name, module in tuned.named_modules() if id(module) in ends}
-    tied = len({id(end.weight) for end in ends.values()}) < len(ends)
+    tied = len({id(end.weight) for end in ends.values()}) < len(ends) and not _unties(adapter.config)
     replaced: dict[int, Any] = {}
     for key, end in ends.items():
-        stem = _PREFIX + names[key]
-        saved = weights.get(f"{stem}.weight", weights.get(f"{stem}.base_layer.weight"))
+        saved = weights.get(f"{names[key]}.weight", weights.get(f"{names[key]}.base_layer.weight"))
         if saved is None:
             continue
         if saved.shape[1:] != end.weight.shape[1:]:
@@ -223,6 +233,12 @@ def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adap
             _set_rows(end, weight)
     if replaced:
         tuned.config.get_text_config().vocab_size = tuned.get_input_embeddings().weight.shape[0]
+
+
+def _unties(config: Any) -> bool:
+    """Whether PEFT trains a copy of the input embedding and leaves the unembedding, tied or not, to the base model."""
+    saved = set(getattr(config, "modules_to_save", None) or ())
+    return bool(saved) and not getattr(config, "ensure_weight_tying", False)
 
 
 def _set_rows(end: Any, weight: Tensor) -> None:
@@ -242,7 +258,8 @@ def _inject(tuned: Any, adapter: Adapter, base_name: str) -> None:
         why = str(error).splitlines()[0][:300]
         if "not found in the base model" in why:
             why = f"it adapts modules that {base_name!r} does not have ({why})"
-        raise LoadError(adapter.what, why, _OTHER_MODEL) from error
+            raise LoadError(adapter.what, why, _OTHER_MODEL) from error
+        raise LoadError(adapter.what, why, "merge it with PEFT, and give the merged model as tuned") from error
 
 
 def _unshare(tuned: Any, weights: Mapping[str, Tensor], shared: set[int]) -> None:
@@ -250,8 +267,7 @@ def _unshare(tuned: Any, weights: Mapping[str, Tensor], shared: set[int]) -> Non
     import torch
 
     named = dict(tuned.named_parameters(remove_duplicate=False))
-    for key in weights:
-        name = key.removeprefix(_PREFIX)
+    for name in weights:
         if name in named and named[name].data_ptr() in shared:
             module, _, own = name.rpartition(".")
             setattr(tuned.get_submodule(module), own, torch.nn.Parameter(named[name].clone(), requires_grad=False))
@@ -291,11 +307,10 @@ def _raise_misfit(
     from peft import get_peft_model_state_dict
 
     expected = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    for key, saved in weights.items():
-        name = key.removeprefix(_PREFIX)
+    for name, saved in weights.items():
         if name in expected and expected[name].shape != saved.shape:
             _raise_shapes(name, saved, expected[name], adapter, base_name, error)
-    lacking = sorted(set(expected) - {key.removeprefix(_PREFIX) for key in weights})
+    lacking = sorted(set(expected) - set(weights))
     why = f"its weights lack {lacking[0]}" if lacking else str(error).strip().splitlines()[-1][:300]
     raise LoadError(adapter.what, why, _OTHER_MODEL) from error
 

@@ -153,9 +153,10 @@ def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
 def _positions(config: Any) -> dict[str, Any]:
     """The positional scheme, and what decides the angles or the table."""
     length = getattr(config, "max_position_embeddings", None)
-    rotary = _spelt_out(getattr(config, "rope_parameters", None) or {})
+    rotary = getattr(config, "rope_parameters", None)
     nothing = {"rotary settings": None, "rotary dimensions": None, "longest position": None}
     if rotary:
+        rotary = _spelt_out(rotary)
         stretched = any(f"'{kind}'" in repr(rotary) for kind in _LENGTH_DEPENDENT_ROPE)
         own = {"rotary settings": rotary, "longest position": length if stretched else None}
         return {"positional scheme": "rotary", **nothing, **own}

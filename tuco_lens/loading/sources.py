@@ -1,7 +1,8 @@
 """From what a user names (hub id, directory, `.gguf` file or loaded model) to a transformers config and model.
 
-Tokenizers are in `tokenizer.py`. What lies in a folder or a hub repository is judged in `files.py` and `hub.py`, whether two models are a pair in
-`checks.py`; conversion to TransformerLens is in `hooked.py` and `bridge.py`. A local path never touches the network.
+Tokenizers are in `tokenizer.py`. What lies in a folder or a hub repository is judged in `files.py` and `hub.py`, and
+whether two models are a pair in `checks.py`; conversion to TransformerLens is in `hooked.py` and `bridge.py`. A local
+path never touches the network.
 """
 
 from __future__ import annotations

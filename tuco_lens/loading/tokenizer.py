@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.hub import raise_translated, validate_hub_id
-from tuco_lens.loading.sources import LoadOptions, Source, looks_like_path, quiet_libraries, resolve_source
+from tuco_lens.loading.hub import hub_listing, raise_translated, validate_hub_id
+from tuco_lens.loading.sources import LoadOptions, Source, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
     from tuco_lens.loading.adapter import Adapter
@@ -85,13 +85,15 @@ def _tokenizer_source(given: str | Path) -> Source:
     if isinstance(given, Path) or looks_like_path(name):
         raise LoadError(what, "there is no such directory", "check the path")
     validate_hub_id(name, what)
-    return Source("given", name, "hub", name, offline=False)
+    return Source("given", name, "hub", name, offline=hub_listing(name, what) is None)
 
 
 def _tokenizer_of_loaded(source: Source, options: LoadOptions) -> Any | None:
     """The tokenizer that lies where a loaded model came from, if that is still known and there."""
+    origin = getattr(source.location.config, "_name_or_path", None)
+    if not origin:
+        return None
     try:
-        origin = resolve_source(source.location.config._name_or_path, source.role, options)
-        return _load_tokenizer(origin, options)
+        return _load_tokenizer(_tokenizer_source(origin), options)
     except LoadError:
         return None

@@ -1,0 +1,72 @@
+"""A local .gguf file is a model like any other: same numbers, its own tokenizer, clear errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.architectures import make_ids
+from tests.checkpoints import save_checkpoint, save_gguf
+from tuco_lens.errors import LoadError
+from tuco_lens.loading import load_pair
+
+pytest.importorskip("gguf", reason="the package gguf (extra `gguf`) is not installed")
+pytestmark = pytest.mark.bridge
+
+
+def test_a_gguf_file_gives_the_logits_of_the_model_it_was_made_of(tmp_path: Path) -> None:
+    source = save_gguf(tmp_path / "tiny.gguf")
+    pair = load_pair(tmp_path / "tiny.gguf", str(tmp_path / "tiny.gguf"), backend="bridge")
+    ids = make_ids()
+    with torch.no_grad():
+        expected = source(ids).logits
+        for model in (pair.base, pair.tuned):
+            torch.testing.assert_close(model(ids), expected, rtol=0, atol=1e-5)
+    assert pair.tuned_name.endswith("tiny.gguf")
+    assert len(pair.tokenizer) == source.config.vocab_size
+    assert pair.tokenizer.encode("!A", add_special_tokens=False) == [3, 35]
+
+
+def test_a_gguf_file_and_a_directory_are_a_pair_although_gguf_rounds_its_settings_to_float32(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "base", save_gguf(tmp_path / "tiny.gguf"))
+    pair = load_pair(folder, tmp_path / "tiny.gguf", backend="bridge")
+    with torch.no_grad():
+        torch.testing.assert_close(pair.base(make_ids()), pair.tuned(make_ids()), rtol=0, atol=1e-5)
+
+
+def test_a_cut_off_gguf_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    save_gguf(tmp_path / "tiny.gguf")
+    whole = (tmp_path / "tiny.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LoadError, match=r"cut\.gguf") as caught:
+        load_pair(tmp_path / "cut.gguf", tmp_path / "cut.gguf")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_only_ends_in_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_text("GGML, long ago")
+    with pytest.raises(LoadError, match="not in the GGUF format"):
+        load_pair(tmp_path / "text.gguf", tmp_path / "text.gguf")
+
+
+def test_without_the_gguf_package_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "gguf" else sys.modules.get(name))
+    with pytest.raises(LoadError, match=r"tuco_lens\[gguf\]"):
+        load_pair(tmp_path / "tiny.gguf", tmp_path / "tiny.gguf")
+
+
+@pytest.mark.slow
+def test_smollm2_writes_english() -> None:
+    file = os.environ.get("TUCO_LENS_SMOLLM2")
+    if not file:
+        pytest.skip("TUCO_LENS_SMOLLM2 does not name a SmolLM2-135M-Instruct .gguf file")
+    pair = load_pair(file, file, backend="bridge")
+    prompt = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = pair.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False, return_tensors="pt")
+    answer = pair.tuned.generate(ids, max_new_tokens=12, do_sample=False, return_type="tokens", verbose=False)
+    assert "Paris" in pair.tokenizer.decode(answer[0, ids.shape[1] :])
