@@ -12,7 +12,7 @@ INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 BRIDGE_INSTALLED := $(BRIDGE_VENV)/.installed
 PIP_INSTALL := -m pip install --disable-pip-version-check
-BENCHMARKS := $(sort $(wildcard benchmarks/[!_]*.py))
+BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/[!_]*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -40,7 +40,7 @@ format: $(INSTALLED) ## mend what ruff can mend
 	$(BIN)/ruff format .
 
 bench: $(INSTALLED) ## every script in benchmarks/, one after the other
-	@set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python "$$script"; done
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m "$$name"; done
 
 docs: $(DOCS_INSTALLED) ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks._live_bytes import LiveBytes
 from tests.oracle import oracle
 from tests.pairs import CONTEXT, VOCAB, byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import InputError, ModelPair
@@ -248,39 +248,6 @@ def test_a_stream_of_prompts_comes_back_in_order_and_is_read_in_chunks(pair: Mod
     assert next(stream).prompt.token_ids == (3,)
     assert len(read) == 10
     assert [item.prompt.token_ids[0] for item in stream] == [4 + i for i in range(24)]
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive, of those made inside; keeps the peak."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        import weakref
-
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if not isinstance(tensor, Tensor):
-                continue
-            storage = tensor.untyped_storage()
-            address, size = storage.data_ptr(), storage.nbytes()
-            if size and address not in self.seen and not self._is_argument(address, args):
-                self.seen.add(address)
-                self.live += size
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(storage, self._freed, address, size)
-        return out
-
-    def _is_argument(self, address: int, args: Any) -> bool:
-        tensors = [a for a in args if isinstance(a, Tensor)]
-        return any(t.untyped_storage().data_ptr() == address for t in tensors)
-
-    def _freed(self, address: int, size: int) -> None:
-        self.live -= size
-        self.seen.discard(address)
 
 
 def test_peak_memory_is_six_streams_and_one_blocks_working_set_whatever_the_depth() -> None:

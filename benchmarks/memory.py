@@ -1,0 +1,58 @@
+"""Peak memory of a measurement above the weights, at (8, 512) on SmolLM2-135M's shape.
+
+The bar: six streams (batch × tokens × d_model × 4 bytes) and one block's own working set.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks._live_bytes import LiveBytes
+from benchmarks._shapes import D_MODEL, VOCAB, model_pair
+from tuco_lens.contributions import batch_norms
+
+BATCH, TOKENS = 8, 512
+MIB = 2**20
+
+
+@torch.no_grad()
+def main() -> None:
+    ids = torch.randint(0, VOCAB, (BATCH, TOKENS))
+    stream_bytes = BATCH * TOKENS * D_MODEL * 4
+    print(f"one stream: {stream_bytes / MIB:.1f} MiB")
+    for backend in ("bridge", "hooked"):
+        pair = model_pair(backend)
+        block_peak = peak_of_one_block(pair.tuned, ids)
+        with LiveBytes() as whole:
+            batch_norms(pair.base, pair.tuned, ids)
+        bar = 6 * stream_bytes + block_peak
+        verdict = "" if whole.peak <= bar else "  OVER THE BAR"
+        print(
+            f"{backend:8} peak {whole.peak / MIB:7.1f} MiB = {whole.peak / stream_bytes:5.2f} streams;"
+            f" one block alone {block_peak / MIB:7.1f} MiB; bar {bar / MIB:7.1f} MiB{verdict}",
+            flush=True,
+        )
+
+
+def peak_of_one_block(model: object, ids: torch.Tensor) -> int:
+    """Bytes that the last block of the model's own forward pass needs at its peak, its output included."""
+    block = list(model.blocks)[-1]
+    modes: list[LiveBytes] = []
+
+    def enter(*_: object) -> None:
+        modes.append(LiveBytes().__enter__())
+
+    def leave(*_: object) -> None:
+        modes[0].__exit__(None, None, None)
+
+    handles = [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+    try:
+        model(ids, return_type=None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return modes[0].peak
+
+
+if __name__ == "__main__":
+    main()
