@@ -25,7 +25,7 @@ from tuco_lens.measurement import Measurement, MeasurementSettings, PromptMeasur
 from tuco_lens.measuring import MeasureOptions, measure_prompts, with_progress
 from tuco_lens.metrics import Norm
 from tuco_lens.numerics import warn_below_floor
-from tuco_lens.prompts import Prompt, PromptLike, Truncate, fit, make_prompt
+from tuco_lens.prompts import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 IDENTITY_TOLERANCE = 1e-5
@@ -150,13 +150,33 @@ class ModelPair:
         Raises:
             InputError: if the prompt is empty, too long, or the template does not take it.
         """
-        return self._fitted(0, prompt, chat, system, truncate)
+        return self._fitted(None, prompt, chat, system, truncate)
 
     def _fitted(
-        self, index: int, prompt: PromptLike, chat: bool, system: str | None, truncate: Truncate | None
+        self,
+        index: int | None,
+        prompt: PromptLike,
+        chat: bool,
+        system: str | None,
+        truncate: Truncate | None,
+        drift: bool = False,
     ) -> Prompt:
         made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index)
-        return fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=self.tuned.cfg.d_vocab)
+        fitted = fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=self.tuned.cfg.d_vocab)
+        if drift:
+            self._require_base_tokens(fitted, index)
+        return fitted
+
+    def _require_base_tokens(self, prompt: Prompt, index: int | None) -> None:
+        """Only drift and OutputCo run the base model's embedding, which may lack tokens that fine-tuning added."""
+        size = self.base.cfg.d_vocab
+        lacking = sorted({t for i, t in zip(prompt.token_ids, prompt.tokens, strict=True) if i >= size})
+        if lacking:
+            raise InputError(
+                prompt_name(index),
+                f"the base model's vocabulary of {size} lacks its tokens {', '.join(map(repr, lacking))}",
+                "measure without drift, for TuCo needs only the tuned model's embedding",
+            )
 
     def measure(
         self,
@@ -189,7 +209,7 @@ class ModelPair:
             InputError: for an empty or too long prompt, with its index. Nothing is measured then.
         """
         listed = as_prompt_list(prompts)
-        ready = [self._fitted(i, prompt, chat, system, truncate) for i, prompt in enumerate(listed)]
+        ready = [self._fitted(i, prompt, chat, system, truncate, drift) for i, prompt in enumerate(listed)]
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
         items = tuple(with_progress(measure_prompts(self, ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
@@ -212,7 +232,7 @@ class ModelPair:
 
         The options are those of `measure`; `start_index` is the index that errors give to the first prompt.
         """
-        ready = (self._fitted(i, p, chat, system, truncate) for i, p in enumerate(prompts, start_index))
+        ready = (self._fitted(i, p, chat, system, truncate, drift) for i, p in enumerate(prompts, start_index))
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
         return measure_prompts(self, ready, options)
 
