@@ -1,13 +1,12 @@
 """What the engine must know of a TransformerLens model, for both of its kinds.
 
-`HookedTransformer` and `TransformerBridge` share blocks and hook names; they differ in how
-a forward pass leaves out the unembedding. Everything that differs is here, so that the
-engine (`contributions.py`) has one code for both.
+`HookedTransformer` and `TransformerBridge` share blocks and hook names; they differ in what a
+forward pass is called with. Everything that differs is here, so that the engine
+(`contributions.py`) has one code for both.
 """
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Literal
 
 import torch
@@ -46,14 +45,30 @@ def dtype_of(model: Any) -> torch.dtype:
     return next(p.dtype for p in blocks(model)[0].parameters() if p.dtype.is_floating_point)
 
 
+class _BlocksDone(Exception):
+    """Raised behind the last block, to leave out the final norm and the unembedding."""
+
+
 def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
-    """One forward pass for its hooks' sake: no logits but, on the bridge, those of the last position."""
-    if backend_of(model) == "hooked":
-        model(ids, return_type=None, padding_side="right")
-    elif _takes_logits_to_keep(model):
-        model(ids, return_type=None, use_cache=False, logits_to_keep=1)
-    else:
-        model(ids, return_type=None, use_cache=False)
+    """One forward pass for its hooks' sake, which ends with the last block.
+
+    The unembedding of even one position reads the whole matrix, which for a short prompt on a small model is an eighth
+    of all the memory traffic; and neither kind of model has a way to leave it out that takes every architecture.
+    """
+
+    def stop(*_: Any) -> None:
+        raise _BlocksDone
+
+    handle = blocks(model)[-1].register_forward_hook(stop)  # behind the hooks that are there, so it runs last
+    try:
+        if backend_of(model) == "hooked":
+            model(ids, return_type=None, padding_side="right")
+        else:
+            model(ids, return_type=None, use_cache=False)
+    except _BlocksDone:
+        return
+    finally:
+        handle.remove()
 
 
 def run_logits(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
@@ -74,6 +89,3 @@ def stream_of(block_output: Any) -> Tensor:
     """The residual stream in what a block returns: transformers' blocks return a tensor or a tuple."""
     return block_output[0] if isinstance(block_output, tuple) else block_output
 
-
-def _takes_logits_to_keep(bridge: Any) -> bool:
-    return "logits_to_keep" in inspect.signature(bridge.original_model.forward).parameters

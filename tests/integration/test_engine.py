@@ -352,3 +352,15 @@ def test_chunks_do_not_change_the_numbers(pair: ModelPair) -> None:
     whole = list(measure_prompts(pair, prompts, MeasureOptions(batch_size=4)))
     parts = list(measure_prompts(pair, prompts, MeasureOptions(batch_size=4, chunk_size=2)))
     assert [a.tuco for a in whole] == pytest.approx([b.tuco for b in parts], abs=1e-5)
+
+
+def test_tokens_that_only_the_tuned_model_has_are_measured_and_refused_for_drift_alone() -> None:
+    base = tiny_llama()
+    tuned = tuned_copy(base)
+    base.resize_token_embeddings(VOCAB - 50)
+    pair = ModelPair.from_pretrained(base, tuned, tokenizer=byte_tokenizer(), backend="bridge")
+    full = tiny_pair("bridge")
+    ids = [5, VOCAB - 45 - 1, 9]  # the last byte tokens, which the smaller embedding lacks
+    assert pair.measure([ids]).tuco.tolist() == pytest.approx(full.measure([ids]).tuco.tolist(), abs=1e-6)
+    with pytest.raises(InputError, match=f"prompt 1.*vocabulary of {VOCAB - 50} lacks"):
+        pair.measure([[5, 6], ids], drift=True)
