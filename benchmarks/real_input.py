@@ -42,10 +42,14 @@ def train_adapter(model_dir: Path, target: Path) -> None:
 
 def report(name: str, web: Measurement, chat: Measurement, seconds: float) -> None:
     tokens = sum(item.n_tokens for part in (web, chat) for item in part)
-    print(f"{name}: {len(web)} web excerpts and {len(chat)} chats, {tokens} tokens, {tokens / seconds:.0f} tokens/s here")
+    print(
+        f"{name}: {len(web)} web excerpts and {len(chat)} chats, {tokens} tokens, {tokens / seconds:.0f} tokens/s here"
+    )
     for label, part in (("web", web), ("chat", chat)):
         low, middle, high = part.tuco.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
-        print(f"  TuCo {label:4} median {middle:.3f}, 10-90 % {low:.3f}-{high:.3f}; median beta {part.beta.median():.3f}")
+        print(
+            f"  TuCo {label:4} median {middle:.3f}, 10-90 % {low:.3f}-{high:.3f}; median beta {part.beta.median():.3f}"
+        )
 
 
 def measure(name: str, pair: ModelPair, per_side: int) -> None:

@@ -63,7 +63,9 @@ def main() -> None:
             found = ratios(run, floor)
             low, middle, high = statistics.quantiles(found, n=4)
             verdict = "" if middle <= bar else "  OVER THE BAR"
-            print(f"{backend:8} {batch:5} {tokens:6} {middle:7.3f} {low:6.3f}-{high:6.3f} {bar:6.2f}{verdict}", flush=True)
+            print(
+                f"{backend:8} {batch:5} {tokens:6} {middle:7.3f} {low:6.3f}-{high:6.3f} {bar:6.2f}{verdict}", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -88,4 +88,3 @@ def run_embedding(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "b
 def stream_of(block_output: Any) -> Tensor:
     """The residual stream in what a block returns: transformers' blocks return a tensor or a tuple."""
     return block_output[0] if isinstance(block_output, tuple) else block_output
-

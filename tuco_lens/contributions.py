@@ -10,7 +10,7 @@ are defined in `metrics.py`; batching and prompts are in `measuring.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -66,15 +66,15 @@ class _BlockWatch:
             self.capture.remove()
             self.capture = None
 
-    def _before(self, module: nn.Module, args: Any) -> None:
+    def _before(self, _module: nn.Module, _args: Any) -> None:
         self._drop_capture()
         hook_point: nn.Module = self.tuned.hook_resid_pre  # pyright: ignore[reportAssignmentType]
         self.capture = hook_point.register_forward_hook(self._read)
 
-    def _read(self, module: nn.Module, args: Any, output: Tensor) -> None:
+    def _read(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         self.resid_pre = output
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _after(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         resid_pre = self.resid_pre
         self._drop_capture()
         if resid_pre is None:
@@ -89,7 +89,7 @@ class _BlockWatch:
 
 
 @contextmanager
-def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Iterator[None]:
+def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Generator[None]:
     """While open, every forward pass of `tuned` reports each block to `visit`, with the base block beside it.
 
     The pass must not use a KV cache: the base block would append to the tuned model's.
@@ -166,6 +166,7 @@ class NormAccumulator:
         self.drift_rows: list[Tensor] = []
 
     def __call__(self, step: BlockStep) -> None:
+        """Take one step; steps come in the order of the layers."""
         row: list[Tensor] = []
         for add in (self.sums.add_ptc, self.sums.add_ftc):
             row += [vector_norms(vectors, self.norm) for vectors in add(step)]  # local, then cumulative
@@ -177,6 +178,7 @@ class NormAccumulator:
             self.drift_rows.append(contribution_ratio(delta, scale))
 
     def result(self) -> BatchNorms:
+        """The norms of the pass that has ended, on the CPU."""
         ptc, cumulative_ptc, ftc, cumulative_ftc = (torch.stack(rows).cpu() for rows in zip(*self.rows, strict=True))
         drift = torch.stack(self.drift_rows).cpu() if self.drift_rows else None
         return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, drift)
@@ -211,9 +213,9 @@ class ContributionCache:
     """The vectors of one prompt's decomposition: `cache["ftc", 3]` is FTC_3, [n_positions, d_model].
 
     Names: "ptc" and "ftc" at layers 0 … L-1; "resid_pre" (x_l) and the sums "cumulative_ptc" (P_l)
-    and "cumulative_ftc" (F_l), which run over the blocks before l, at layers 0 … L. So
-    x_L = x_0 + P_L + F_L reads `c["resid_pre", L] == c["resid_pre", 0] + c["cumulative_ptc", L] + c["cumulative_ftc", L]`.
-    If only some layers were asked for, those and L are there.
+    and "cumulative_ftc" (F_l), which run over the blocks before l, at layers 0 … L. So x_L = x_0 + P_L + F_L
+    reads `c["resid_pre", L] ≈ c["resid_pre", 0] + c["cumulative_ptc", L] + c["cumulative_ftc", L]`, up to
+    rounding. If only some layers were asked for, those and L are there.
     """
 
     vectors: dict[tuple[str, int], Float[Tensor, "position d_model"]]
@@ -261,6 +263,7 @@ class CacheAccumulator:
         self.vectors: dict[tuple[str, int], Tensor] = {}
 
     def __call__(self, step: BlockStep) -> None:
+        """Take one step; steps come in the order of the layers."""
         layer = step.layer
         ptc, sum_ptc = self.sums.add_ptc(step)
         ftc, sum_ftc = self.sums.add_ftc(step)
@@ -280,4 +283,5 @@ class CacheAccumulator:
             self.vectors[name, layer] = vectors[0, index].to(wide)  # indexing copies: sums go on in place
 
     def result(self) -> ContributionCache:
+        """The vectors of the pass that has ended."""
         return ContributionCache(self.vectors, self.n_layers, self.positions)

@@ -272,7 +272,8 @@ def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
 
 
 def _prompt_from_json(record: dict[str, Any]) -> Prompt:
-    return Prompt(**{name: tuple(value) if isinstance(value, list) else value for name, value in record.items()})
+    fields: dict[str, Any] = {n: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for n, v in record.items()}
+    return Prompt(**fields)
 
 
 def _split_maps(prompts: Sequence[Prompt], tensors: dict[str, Tensor], norm: Norm) -> Iterator[PromptMeasurement]:

@@ -53,6 +53,8 @@ def beta(
     return beta_by_layer(cumulative_ptc, cumulative_ftc, norm).max()
 
 
-def tuco(cumulative_ptc: Float[Tensor, "layer token"], cumulative_ftc: Float[Tensor, "layer token"]) -> Float[Tensor, ""]:
+def tuco(
+    cumulative_ptc: Float[Tensor, "layer token"], cumulative_ftc: Float[Tensor, "layer token"]
+) -> Float[Tensor, ""]:
     """TuCo = ‖F_L[n]‖ / (‖P_L[n]‖ + ‖F_L[n]‖): last layer, last token only."""
     return contribution_ratio(cumulative_ftc[-1, -1], cumulative_ptc[-1, -1])

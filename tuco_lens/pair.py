@@ -93,9 +93,7 @@ class ModelPair:
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        pair = cls(
-            loaded.base, loaded.tuned, loaded.tokenizer, loaded.backend, loaded.base_name, loaded.tuned_name
-        )
+        pair = cls(loaded.base, loaded.tuned, loaded.tokenizer, loaded.backend, loaded.base_name, loaded.tuned_name)
         pair.check_identity()
         return pair
 

@@ -29,7 +29,9 @@ IDS = [[0, 5, 9, 200, 31, 7], [0, 8], [4, 4, 4, 4, 250, 1, 2, 3, 99, 100, 101]]
 @pytest.fixture(scope="module", params=BACKENDS)
 def pair(request: pytest.FixtureRequest) -> ModelPair:
     if request.param == "hooked":
-        pytest.importorskip("transformer_lens.HookedTransformer", reason="this TransformerLens has no HookedTransformer")
+        pytest.importorskip(
+            "transformer_lens.HookedTransformer", reason="this TransformerLens has no HookedTransformer"
+        )
     return tiny_pair(request.param)
 
 
@@ -82,7 +84,9 @@ def test_the_cache_and_the_measurement_give_the_same_norms(pair: ModelPair) -> N
 def test_a_cache_of_some_layers_and_positions_is_a_part_of_the_whole(pair: ModelPair) -> None:
     _, whole = pair.run_with_cache(IDS[2])
     logits, part = pair.run_with_cache(IDS[2], layers=[-1, 0], positions=[3, -1])
-    assert part.positions == (3, 10) and part.layers("ftc") == [0, 2] and logits.shape == (11, VOCAB)
+    assert part.positions == (3, 10)
+    assert part.layers("ftc") == [0, 2]
+    assert logits.shape == (11, VOCAB)
     for key, vectors in part.vectors.items():
         assert torch.equal(vectors, whole[key][[3, 10]]), key
     with pytest.raises(KeyError, match="kept for layers"):
@@ -103,7 +107,8 @@ def test_a_model_against_its_own_copy_gives_exactly_zero(pair: ModelPair) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # exactly 0 is exact: nothing to warn of
         measurement = same.measure(IDS, drift=True)
-    assert measurement.tuco.tolist() == [0.0] * 3 and measurement.beta.tolist() == [0.0] * 3
+    assert measurement.tuco.tolist() == [0.0] * 3
+    assert measurement.beta.tolist() == [0.0] * 3
     assert all((item.maps.ftc == 0).all() and (item.maps.cumulative_ftc == 0).all() for item in measurement)
     assert measurement.output_co.tolist() == [0.0] * 3
 
@@ -226,7 +231,8 @@ def test_out_of_memory_halves_the_batch_and_every_prompt_is_still_measured(pair:
     pair.tuned.blocks[0].hook_resid_pre.add_hook(tight)
     try:
         measured = pair.measure(ids, batch_size=8)
-        assert max(sizes) == 8 and sizes.count(8) == 1
+        assert max(sizes) == 8
+        assert sizes.count(8) == 1
         torch.testing.assert_close(measured.tuco, expected.tuco, rtol=0, atol=1e-5)
         sizes.clear()
         pair.tuned.blocks[0].hook_resid_pre.add_hook(lambda x, hook: (_ for _ in ()).throw(torch.OutOfMemoryError()))
@@ -305,7 +311,8 @@ def test_a_damaged_or_foreign_file_is_refused_in_one_line(tmp_path: Any, pair: M
     for name in ("m.safetensors", "other.txt", "absent.safetensors"):
         with pytest.raises(InputError) as caught:
             Measurement.load(tmp_path / name)
-        assert "\n" not in str(caught.value) and name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert name in str(caught.value)
 
 
 def test_the_frame_has_a_row_per_prompt_in_order(pair: ModelPair) -> None:

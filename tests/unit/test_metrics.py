@@ -58,7 +58,9 @@ def test_beta_from_token_norms_equals_beta_from_all_entries(
 
 
 @given(st.lists(st.floats(0, 1e30), min_size=1, max_size=20), st.data())
-def test_the_ratio_lies_between_zero_and_one_and_its_two_sides_sum_to_one(ftc: list[float], data: st.DataObject) -> None:
+def test_the_ratio_lies_between_zero_and_one_and_its_two_sides_sum_to_one(
+    ftc: list[float], data: st.DataObject
+) -> None:
     ptc = data.draw(st.lists(st.floats(0, 1e30), min_size=len(ftc), max_size=len(ftc)))
     f, p = torch.tensor(ftc, dtype=torch.float64), torch.tensor(ptc, dtype=torch.float64)
     ratio, rest = metrics.contribution_ratio(f, p), metrics.contribution_ratio(p, f)
