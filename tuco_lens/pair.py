@@ -135,7 +135,14 @@ class ModelPair:
         return pad if pad is not None and 0 <= pad < self.tuned.cfg.d_vocab else 0
 
     def prompt(
-        self, prompt: PromptLike, *, chat: bool = False, system: str | None = None, truncate: Truncate | None = None
+        self,
+        prompt: PromptLike,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        truncate: Truncate | None = None,
+        drift: bool = False,
+        index: int | None = None,
     ) -> Prompt:
         """Tokenise one prompt as `measure` does, with the tuned model's tokenizer and chat template.
 
@@ -144,21 +151,12 @@ class ModelPair:
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
             truncate: "left" or "right" cuts a prompt longer than the context; otherwise it is an error.
+            drift: also refuse tokens that the base model's embedding lacks.
+            index: the prompt's number, for error messages.
 
         Raises:
             InputError: if the prompt is empty, too long, or the template does not take it.
         """
-        return self._fitted(None, prompt, chat, system, truncate)
-
-    def _fitted(
-        self,
-        index: int | None,
-        prompt: PromptLike,
-        chat: bool,
-        system: str | None,
-        truncate: Truncate | None,
-        drift: bool = False,
-    ) -> Prompt:
         made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index)
         fitted = fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=self.tuned.cfg.d_vocab)
         if drift:
@@ -207,7 +205,10 @@ class ModelPair:
             InputError: for an empty or too long prompt, with its index. Nothing is measured then.
         """
         listed = as_prompt_list(prompts)
-        ready = [self._fitted(i, prompt, chat, system, truncate, drift) for i, prompt in enumerate(listed)]
+        ready = [
+            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i)
+            for i, prompt in enumerate(listed)
+        ]
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
         items = tuple(with_progress(measure_prompts(self, ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
@@ -230,7 +231,10 @@ class ModelPair:
 
         The options are those of `measure`; `start_index` is the index that errors give to the first prompt.
         """
-        ready = (self._fitted(i, p, chat, system, truncate, drift) for i, p in enumerate(prompts, start_index))
+        ready = (
+            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i)
+            for i, prompt in enumerate(prompts, start_index)
+        )
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
         return measure_prompts(self, ready, options)
 

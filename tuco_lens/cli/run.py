@@ -131,11 +131,8 @@ def _fingerprint(request: MeasureRequest, scan: Scan) -> dict[str, Any]:
 
 def _check_lengths(pair: ModelPair, request: MeasureRequest) -> None:
     """Tokenises every prompt once: cheap beside measuring, and a prompt too long is found before the first row."""
-    from tuco_lens.prompts import fit, make_prompt
-
     for index, prompt in enumerate(request.prompts):
-        made = make_prompt(pair.tokenizer, prompt, chat=request.chat, system=request.system, index=index)
-        fit(made, pair.n_ctx, truncate=request.truncate, index=index, d_vocab=pair.tuned.cfg.d_vocab)
+        pair.prompt(prompt, **request.prompt_options, drift=request.drift, index=index)
 
 
 def _measure_rows(
