@@ -371,3 +371,24 @@ def test_tokens_that_only_the_tuned_model_has_are_measured_and_refused_for_drift
     assert pair.measure([ids]).tuco.tolist() == pytest.approx(full.measure([ids]).tuco.tolist(), abs=1e-6)
     with pytest.raises(InputError, match=f"prompt 1.*vocabulary of {VOCAB - 50} lacks"):
         pair.measure([[5, 6], ids], drift=True)
+
+
+@pytest.mark.parametrize("drift", [False, True])
+def test_a_measurement_costs_one_call_of_every_block_and_one_more_of_the_base_for_drift(
+    pair: ModelPair, drift: bool
+) -> None:
+    calls = {"base": 0, "tuned": 0}
+
+    def counter(name: str) -> Callable[..., None]:
+        def count(*_: object) -> None:
+            calls[name] += 1
+
+        return count
+
+    handles = [block.register_forward_hook(counter(name)) for name in calls for block in getattr(pair, name).blocks]
+    try:
+        pair.measure([IDS[0]], drift=drift)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert calls == {"base": (2 if drift else 1) * pair.n_layers, "tuned": pair.n_layers}
