@@ -71,7 +71,7 @@ def run(argv: list[str]) -> int:
     try:
         _invoke(arguments or ["--help"])
         sys.stdout.flush()
-    except BaseException as error:  # every way to end has a status
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # every way to end has a status
         outcome = _outcome(error)
         if debug and outcome.kind == "error":
             traceback.print_exc()
@@ -117,6 +117,10 @@ def _outcome(error: BaseException) -> Outcome:
     if usage is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else PROGRAM
-        return Outcome(BAD_INPUT, "error", f"bad usage: {str(usage()).rstrip('.')}; see {command} --help")
+        return Outcome(
+            BAD_INPUT,
+            "error",
+            f"bad usage: {str(usage()).replace('Value error, ', '').rstrip('.')}; see {command} --help",
+        )
     what = f"it failed unexpectedly: {type(error).__name__}: {error}"
     return Outcome(FAILED, "error", f"{what}; run it again with --debug for the traceback")

@@ -6,6 +6,7 @@ A command takes `PairChoice` from its options, and imports the models' libraries
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -82,6 +83,14 @@ class PairChoice:
         Raises:
             LoadError: as `ModelPair.from_pretrained`.
         """
+        # What fails is said in one line; what loads may add how it was loaded.
+        with warnings.catch_warnings(record=True) as caught:
+            pair = self._loaded()
+        for warning in caught:
+            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+        return pair
+
+    def _loaded(self) -> ModelPair:
         from tuco_lens.pair import ModelPair
 
         if self.is_demo:
