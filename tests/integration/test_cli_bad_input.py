@@ -154,7 +154,7 @@ LOADING: list[tuple[str, str, str]] = [
     ("other rotary settings", "--base S/base --tuned S/rotary", r"77"),
     ("other architecture", "--base S/base --tuned S/gpt2", "llama.*gpt2"),
     ("NaN weights", "--base S/base --tuned S/nan", "NaN among its weights"),
-    ("infinite weights", "--base S/infinite --tuned S/tuned", "infinity among its weights"),
+    ("infinite weights", "--base S/infinite --tuned S/tuned", "infinite values among its weights"),
     ("missing tensor", "--base S/base --tuned S/lacking", "up_proj"),
     ("corrupted safetensors", "--base S/torn --tuned S/tuned", "not a whole safetensors file"),
     ("pickled weights", "--base S/base --tuned S/pickled", "pickle"),
