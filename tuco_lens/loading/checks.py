@@ -153,8 +153,11 @@ def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
 def _positions(config: Any) -> dict[str, Any]:
     """The positional scheme, and what decides the angles or the table."""
     length = getattr(config, "max_position_embeddings", None)
-    rotary = getattr(config, "rope_parameters", None)
+    model_type = getattr(config, "model_type", None)
     nothing = {"rotary settings": None, "rotary dimensions": None, "longest position": None}
+    if model_type in ("bloom", "mpt") or getattr(config, "alibi", False):
+        return {"positional scheme": "ALiBi", **nothing}
+    rotary = getattr(config, "rope_parameters", None)
     if rotary:
         rotary = _spelt_out(rotary)
         stretched = any(f"'{kind}'" in repr(rotary) for kind in _LENGTH_DEPENDENT_ROPE)
@@ -162,9 +165,6 @@ def _positions(config: Any) -> dict[str, Any]:
         return {"positional scheme": "rotary", **nothing, **own}
     if getattr(config, "rotary_dim", None) is not None:
         return {"positional scheme": "rotary", **nothing, "rotary dimensions": config.rotary_dim}
-    model_type = getattr(config, "model_type", None)
-    if model_type in ("bloom", "mpt") or getattr(config, "alibi", False):
-        return {"positional scheme": "ALiBi", **nothing}
     if model_type in _POSITION_TABLES:
         return {"positional scheme": "learned positions", **nothing, "longest position": length}
     return {"positional scheme": getattr(config, "position_embedding_type", None), **nothing}
