@@ -22,13 +22,13 @@ CATALOGUE: Final = Path(__file__).with_name("catalogue.json")
 # fmt: off
 HOOKED_MODEL_TYPES: Final = frozenset({
     "bloom", "gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neo", "gpt_neox", "gptj", "llama", "mistral", "mixtral",
-    "opt", "phi", "phi3", "qwen2", "qwen3",
+    "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3",
 })
 # fmt: on
-"""Model types that load and measure exactly as HookedTransformers (the Gemmas in their official sizes)."""
+"""Model types that `loading/` can make HookedTransformers of; it refuses some settings of some of them."""
 
-BRIDGE_MODEL_TYPES: Final = HOOKED_MODEL_TYPES | {"olmo2", "smollm3"}
-"""Model types that load and measure exactly as a TransformerBridge."""
+BRIDGE_MODEL_TYPES: Final = HOOKED_MODEL_TYPES | {"smollm3"}
+"""Model types that `loading/` can make TransformerBridges of (TransformerLens has more)."""
 
 BYTES_PER_PARAMETER: Final[dict[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -100,8 +100,9 @@ def backends(pair: KnownPair) -> tuple[BackendName, ...]:
 def memory_gib(pair: KnownPair, dtype: str = "bfloat16", *, backend: BackendName = "bridge") -> float:
     """About how much memory the loaded pair needs to measure, in GiB.
 
-    Weights of two models, or of one where the bridge shares them with an adapter, plus `MEMORY_MARGIN`. Converting to
-    HookedTransformers holds up to one more copy for a moment, and stores a tied unembedding a second time.
+    Weights of two models, or of one where the bridge shares them with an adapter, plus `MEMORY_MARGIN`.
+    HookedTransformers also hold a tied unembedding a second time, which counts for small models with a large
+    vocabulary.
 
     Args:
         pair: an entry of the catalogue.

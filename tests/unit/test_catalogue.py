@@ -91,9 +91,24 @@ def test_model_types_are_known_to_transformers() -> None:
     assert set(CONFIG_MAPPING) >= BRIDGE_MODEL_TYPES
 
 
-def test_olmo_2_and_smollm3_go_to_the_bridge() -> None:
-    assert backends(BY_NAME["olmo-2-1b-instruct"]) == ("bridge",)
+def test_smollm3_goes_to_the_bridge() -> None:
     assert backends(BY_NAME["smollm3-3b"]) == ("bridge",)
+
+
+def test_the_hooked_backend_is_claimed_for_just_the_model_types_that_loading_converts() -> None:
+    from tuco_lens.loading.hooked_config import FAMILIES
+
+    assert set(FAMILIES) == HOOKED_MODEL_TYPES
+
+
+@pytest.mark.bridge
+def test_the_bridge_takes_every_model_type_that_it_is_claimed_for() -> None:
+    from transformers import CONFIG_MAPPING
+
+    from tuco_lens.loading import bridge
+
+    refused = {name: bridge.unsupported_reason(CONFIG_MAPPING[name]()) for name in BRIDGE_MODEL_TYPES}
+    assert set(refused.values()) == {None}, refused
 
 
 def test_two_checkpoints_need_two_copies_and_an_adapter_on_the_bridge_one(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from tuco_lens.errors import OutputError
 from tuco_lens.measurement import Measurement, MeasurementSettings, NormMaps, PromptMeasurement
 from tuco_lens.prompts import Prompt
-from tuco_lens.report import render_report, write_report
+from tuco_lens.report import _script_json, render_report, write_report
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -132,6 +132,14 @@ def test_hostile_text_adds_no_tag_and_no_attribute() -> None:
     assert hostile.scripts[1:] == harmless.scripts[1:]
     assert HOSTILE[0] in hostile.text
     assert HOSTILE[1] in hostile.text
+
+
+def test_the_data_cannot_end_their_script_element_even_unescaped() -> None:
+    value = {"token": HOSTILE[0], "comment": "<!--<script>"}
+    written = _script_json(value)
+    assert "<" not in written
+    assert json.loads(written) == value
+    assert "<" not in Page(render_report(a_measurement([HOSTILE]))).scripts[0]
 
 
 def test_the_page_is_clean_utf_8_whatever_the_prompts_hold() -> None:
