@@ -8,6 +8,7 @@ Needs the `dev` extra and a `chromium` on PATH. Run it again when the demo pair 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,12 +16,9 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import tuco_lens as tl
+from tuco_lens.pair import DEMO_FOLDER
 
-CHAT = [
-    {"role": "user", "content": "My cat sleeps all day. Is that normal?"},
-    {"role": "assistant", "content": "Yes, a healthy cat sleeps twelve to sixteen hours a day."},
-    {"role": "user", "content": "How can I help her to move more?"},
-]
+PROMPT = 15  # of the bundled ones: a chat of few enough tokens to label them all
 WIDTH = 1000
 PATIENCE = 300_000  # ms
 
@@ -30,7 +28,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "images" / "heatmap.png")
     out: Path = parser.parse_args().out
 
-    measurement = tl.ModelPair.demo().measure([CHAT], chat=True, progress=False)
+    record = json.loads((DEMO_FOLDER / "prompts.jsonl").read_text(encoding="utf-8").splitlines()[PROMPT])
+    measurement = tl.ModelPair.demo().measure([record["messages"]], progress=False)
     figure = measurement.heatmap(0)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
