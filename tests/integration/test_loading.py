@@ -7,8 +7,11 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+import huggingface_hub
 import pytest
 import torch
 import transformers as hf
@@ -360,6 +363,44 @@ def test_a_name_that_leads_nowhere_is_refused_in_one_line(
     assert message in str(caught.value)
     assert "base model" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LISTINGS: dict[str, tuple[dict[str, Any], list[str], str]] = {
+    "pickled model": ({"base": "org/model"}, ["config.json", "pytorch_model.bin"], "in a pickle (pytorch_model.bin)"),
+    "adapter as model": ({"base": "org/model"}, ["adapter_config.json"], "give its base model as base, and this id as"),
+    "model without config": ({"base": "org/model"}, ["model.gguf"], "the repository 'org/model' has no config.json"),
+    "pickled adapter": ({"adapter": "org/lora"}, ["adapter_config.json", "adapter_model.bin"], "(adapter_model.bin)"),
+}
+
+
+@pytest.mark.bridge
+@pytest.mark.parametrize("case", LISTINGS)
+def test_a_hub_repository_is_judged_by_its_listing_before_anything_is_downloaded(
+    case: str, saved: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, files, message = LISTINGS[case]
+    listing = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files])
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: listing)
+    if "adapter" in arguments:
+        pytest.importorskip("peft")
+        arguments = {"base": saved[0], **arguments}
+    else:
+        arguments = {**arguments, "tuned": saved[1]}
+    with pytest.raises(LoadError) as caught:
+        load_pair(**arguments)
+    assert message in str(caught.value)
+
+
+@pytest.mark.bridge
+def test_a_gated_repository_is_refused_with_the_way_in(
+    saved: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise huggingface_hub.errors.GatedRepoError("403", response=Mock())
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    with pytest.raises(LoadError, match="'org/model' is gated; accept its terms on the hub and log in"):
+        load_pair("org/model", saved[1])
 
 
 @pytest.mark.bridge

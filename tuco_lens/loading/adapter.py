@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from tuco_lens.errors import LoadError
 from tuco_lens.loading.checks import require_finite
 from tuco_lens.loading.files import require_whole_safetensors
-from tuco_lens.loading.hub import raise_translated, validate_hub_id
+from tuco_lens.loading.hub import hub_listing, raise_translated, validate_hub_id
 from tuco_lens.loading.sources import LoadOptions, copy_sharing_weights, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
@@ -171,6 +171,9 @@ def _adapter_folder(given: str | Path, what: str, options: LoadOptions) -> Path:
 def _download(name: str, what: str, options: LoadOptions) -> Path:
     from huggingface_hub import snapshot_download
 
+    names = hub_listing(name, what)
+    if names and _PICKLE in names and _WEIGHTS not in names and not options.allow_pickle:
+        raise _pickle_refused(what)
     patterns = [_CONFIG, _WEIGHTS, "tokenizer*", "special_tokens_map.json", "chat_template*", "vocab*", "merges.txt"]
     try:
         with quiet_libraries():
@@ -188,12 +191,16 @@ def _weights_file(folder: Path, what: str, options: LoadOptions) -> Path:
     if pickle.is_file() and options.allow_pickle:
         return pickle
     if pickle.is_file():
-        raise LoadError(
-            what,
-            f"its weights are in a pickle ({_PICKLE}), which can run code when it is read",
-            "convert it to safetensors, or pass allow_pickle=True if you trust its author",
-        )
+        raise _pickle_refused(what)
     raise LoadError(what, f"it has no {_WEIGHTS}", "give the directory that PEFT has saved")
+
+
+def _pickle_refused(what: str) -> LoadError:
+    return LoadError(
+        what,
+        f"its weights are in a pickle ({_PICKLE}), which can run code when it is read",
+        "convert it to safetensors, or pass allow_pickle=True if you trust its author",
+    )
 
 
 def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
