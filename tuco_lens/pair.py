@@ -238,7 +238,6 @@ class ModelPair:
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
         return measure_prompts(self, ready, options)
 
-    @torch.no_grad()
     def run_with_cache(
         self,
         prompt: PromptLike,
@@ -266,8 +265,14 @@ class ModelPair:
         made = self.prompt(prompt, chat=chat, system=system)
         kept_layers = _indices(layers, self.n_layers, "layer")
         kept_positions = _indices(positions, made.n_tokens, "position")
-        accumulate = CacheAccumulator(self.n_layers, kept_layers, kept_positions)
-        ids = torch.tensor([made.token_ids], device=self.device)
+        return self._decompose(made.token_ids, kept_layers, kept_positions)
+
+    @torch.no_grad()
+    def _decompose(
+        self, token_ids: Sequence[int], layers: Sequence[int], positions: Sequence[int]
+    ) -> tuple[Float[Tensor, "pos d_vocab"], ContributionCache]:
+        accumulate = CacheAccumulator(self.n_layers, layers, positions)
+        ids = torch.tensor([token_ids], device=self.device)  # [1, pos]
         with lockstep(self.base, self.tuned, accumulate):
             logits = run_logits(self.tuned, ids)
         return logits[0], accumulate.result()
@@ -293,9 +298,10 @@ class ModelPair:
         Raises:
             LoadError: if the residual is over the tolerance, or the pass gives NaN.
         """
-        ids = list(range(min(8, self.tuned.cfg.d_vocab, self.n_ctx)))
-        _, cache = self.run_with_cache(ids)
         last = self.n_layers
+        n_tokens = min(8, self.tuned.cfg.d_vocab, self.n_ctx)
+        first = (self.tuned.cfg.d_vocab - n_tokens) // 2  # ordinary tokens: special ones lie at the vocabulary's ends
+        _, cache = self._decompose(range(first, first + n_tokens), [0], range(n_tokens))
         rebuilt = cache["resid_pre", 0] + cache["cumulative_ptc", last] + cache["cumulative_ftc", last]
         actual = cache["resid_pre", last]
         residual = ((rebuilt - actual).abs().sum() / actual.abs().sum()).item()
