@@ -134,6 +134,7 @@ def test_drift_and_output_co_are_those_of_two_independent_runs(pair: ModelPair) 
         pair.measure([IDS[2]])[0].layer_token("drift")
 
 
+@pytest.mark.bridge
 @settings(max_examples=15)
 @given(st.lists(st.lists(st.integers(0, 257), min_size=1, max_size=20), min_size=1, max_size=7), st.integers(1, 4))
 def test_a_batch_equals_its_prompts_one_by_one(ids: list[list[int]], batch_size: int) -> None:
@@ -256,6 +257,7 @@ def test_a_stream_of_prompts_comes_back_in_order_and_is_read_in_chunks(pair: Mod
     assert [item.prompt.token_ids[0] for item in stream] == [4 + i for i in range(24)]
 
 
+@pytest.mark.bridge
 def test_peak_memory_is_six_streams_and_one_blocks_working_set_whatever_the_depth() -> None:
     batch, tokens, d_model = 8, 48, 64
     ids = torch.randint(3, VOCAB, (batch, tokens))
@@ -275,6 +277,7 @@ def test_peak_memory_is_six_streams_and_one_blocks_working_set_whatever_the_dept
     assert peaks[12] <= 1.05 * peaks[2]
 
 
+@pytest.mark.bridge
 def test_a_thousand_measurements_leave_no_tensor_behind() -> None:
     pair = _shared_pair()
 
@@ -346,6 +349,7 @@ def test_misspelt_options_raise(pair: ModelPair) -> None:
         pair.measure(IDS).layer_token(0, "cumulated")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.bridge
 def test_values_under_the_noise_floor_of_the_dtype_are_warned_of() -> None:
     base = tiny_llama()
     tuned = tuned_copy(base, strength=1e-3)
@@ -361,6 +365,7 @@ def test_chunks_do_not_change_the_numbers(pair: ModelPair) -> None:
     assert [a.tuco for a in whole] == pytest.approx([b.tuco for b in parts], abs=1e-5)
 
 
+@pytest.mark.bridge
 def test_tokens_that_only_the_tuned_model_has_are_measured_and_refused_for_drift_alone() -> None:
     base = tiny_llama()
     tuned = tuned_copy(base)
