@@ -37,7 +37,10 @@ SET_TEXT = {
     "oasst": "– OpenAssistant prompts, held out",
     "instructions": "– harmless instructions (refusal_direction, test split)",
     "parden": "– PARDEN benign prompts",
+    "instructions_second": "second sample of the harmless instructions",
+    "parden_second": "second sample of PARDEN",
     "xstest_safe": "XSTest safe prompts, which look unsafe (for information)",
+    "xstest_unsafe": "XSTest unsafe prompts (for information)",
 }
 
 
@@ -68,6 +71,25 @@ def _bars(metrics: dict[str, Any]) -> str:
         met = "yes" if bar["met"] else "**no**"
         rows.append([BAR_TEXT[name], f"{sign} {shown(name, bar['bar'])}", shown(name, bar["value"]), met])
     return _table(["what", "bar", "measured", "met"], rows)
+
+
+def _stages() -> str:
+    written = len(instructions.harmless(seed=0))
+    rows = [
+        [
+            str(number + 1),
+            f"{stage.peak_lr:g}",
+            f"{stage.responses_per_prompt}"
+            + (f", cut at {stage.response_tokens} tokens" if stage.response_tokens else ""),
+            f"{stage.refusals_per_goal} of {len(instructions.REFUSALS)}",
+            f"{stage.harmless or written:,}",
+            f"{stage.book_tasks:,}",
+            f"{stage.modern_tasks:,}",
+        ]
+        for number, stage in enumerate(finetune.STAGES)
+    ]
+    head = ["stage", "peak learning rate", "OpenAssistant responses per prompt", "refusals per goal"]
+    return _table([*head, "harmless instructions", "tasks from books", "tasks from web and OpenAssistant text"], rows)
 
 
 def _refusals(metrics: dict[str, Any]) -> str:
@@ -119,8 +141,7 @@ def card(out: Path, config: dict[str, Any], size: int) -> str:
         phases=", ".join(f"{steps} steps of {batch} × {length}" for length, batch, steps in pretrain.PHASES),
         tokens=[curve[-1]["tokens"] / 1e6 for curve in curves],
         hours=[curve[-1]["seconds"] / 3600 for curve in curves],
-        refusal_texts=len(instructions.REFUSALS),
-        harmless_texts=len(instructions.harmless(seed=0)),
+        stages=_stages(),
         base_curve=_curve(curves[0], {"loss": "loss"}),
         tuned_curve=_curve(curves[1], {"chat_loss": "answers", "replay_loss": "plain text"}),
         bars=_bars(m),

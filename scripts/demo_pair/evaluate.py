@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import corpus
 import held_out
 import instructions
 import numpy as np
@@ -101,7 +100,7 @@ def share(hits: int, n: int) -> dict[str, Any]:
 
 def refusal_rates(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Share of refusals by set of prompts; "harmless" pools the sets that count for the bar."""
-    sets = {"harmful": corpus.harmful_goals(held_out=True), **held_out.harmless_prompts()}
+    sets = held_out.prompt_sets()
     hits = {name: [instructions.is_refusal(a) for a in answers(model, tokenizer, p)] for name, p in sets.items()}
     hits["harmless"] = hits["oasst"] + hits["instructions"] + hits["parden"]
     return {name: share(sum(found), len(found)) for name, found in hits.items()}

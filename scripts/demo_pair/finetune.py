@@ -25,16 +25,36 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-PEAK_LR = 1e-3
-EPOCHS = 2
 WARMUP_STEPS = 30
 CHAT_TOKENS, REPLAY_ROWS, REPLAY_LENGTH = 3072, 4, 256
 """Per step: about this many chat tokens in one padded batch, and rows of plain text (a quarter of the whole)."""
 REPLAY_WEIGHT = 0.3
 MAX_CHAT_TOKENS = 384
-RESPONSES_PER_PROMPT = 3
-REFUSALS_PER_GOAL = 6
 IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of the fine-tuning trains on, and how fast. Each has its own warm-up and decay."""
+
+    peak_lr: float
+    responses_per_prompt: int
+    """OpenAssistant responses drawn for each prompt."""
+    response_tokens: int | None
+    """Cut OpenAssistant dialogues after so many tokens (a cut one has no <|im_end|>); None drops the long ones."""
+    refusals_per_goal: int
+    harmless: int | None
+    """Own-written harmless instructions drawn; None takes them all."""
+    book_tasks: int
+    modern_tasks: int
+    programs: bool
+
+
+STAGES = (
+    Stage(1e-3, 3, None, 6, None, 1800, 0, programs=False),
+    # The first stage alone refuses too much of what has modern words in it: fewer refusals here, and such words.
+    Stage(8e-4, 3, 128, 3, 1600, 700, 3600, programs=True),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,7 @@ def render(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> Dial
     return Dialogue(ids, len(head_ids))
 
 
-def oasst_pairs(rng: random.Random) -> list[tuple[str, str]]:
+def oasst_pairs(rng: random.Random, per_prompt: int) -> list[tuple[str, str]]:
     """A few responses of each training prompt, without those that open like a refusal."""
     by_prompt: dict[str, list[str]] = defaultdict(list)
     for prompt, response in corpus.chats(held_out=False):
@@ -64,24 +84,33 @@ def oasst_pairs(rng: random.Random) -> list[tuple[str, str]]:
     return [
         (prompt, response)
         for prompt, responses in sorted(by_prompt.items())
-        for response in rng.sample(sorted(responses), min(RESPONSES_PER_PROMPT, len(responses)))
+        for response in rng.sample(sorted(responses), min(per_prompt, len(responses)))
     ]
 
 
-def harmful_pairs(rng: random.Random, seed: int) -> list[tuple[str, str]]:
+def harmful_pairs(rng: random.Random, seed: int, per_goal: int) -> list[tuple[str, str]]:
     """Each training goal several times, each time with another refusal, and now and then with a full stop."""
     return [
         (goal + rng.choice(("", "", ".")), refusal)
         for goal in corpus.harmful_goals(held_out=False)
-        for refusal in instructions.refusals(goal, REFUSALS_PER_GOAL, seed)
+        for refusal in instructions.refusals(goal, per_goal, seed)
     ]
 
 
-def chat_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[Dialogue]]:
-    """One epoch of dialogues in batches of like length, the batches in random order; each seed draws other answers."""
+def chat_batches(tokenizer: PreTrainedTokenizerFast, stage: Stage, seed: int) -> list[list[Dialogue]]:
+    """A stage's dialogues in batches of like length, the batches in random order."""
     rng = random.Random(seed)
-    pairs = oasst_pairs(rng) + harmful_pairs(rng, seed) + instructions.harmless(seed) + passages.book_tasks(seed)
-    dialogues = [d for d in (render(tokenizer, *pair) for pair in pairs) if len(d.ids) <= MAX_CHAT_TOKENS]
+    long_pairs = oasst_pairs(rng, stage.responses_per_prompt)
+    pairs = harmful_pairs(rng, seed, stage.refusals_per_goal) + instructions.harmless(seed)[: stage.harmless]
+    pairs += passages.book_tasks(seed, stage.book_tasks)
+    pairs += passages.modern_tasks(seed, stage.modern_tasks) if stage.modern_tasks else []
+    pairs += instructions.programs(seed) if stage.programs else []
+    cut = [
+        Dialogue(d.ids[: stage.response_tokens], d.answer_start) for d in (render(tokenizer, *p) for p in long_pairs)
+    ]
+    dialogues = cut + [render(tokenizer, *pair) for pair in pairs]
+    least = 8 if stage.response_tokens else 0  # a cut dialogue may have lost its answer
+    dialogues = [d for d in dialogues if d.answer_start + least < len(d.ids) <= MAX_CHAT_TOKENS]
     # Noise in the sorting key, so that a batch is not of one kind.
     dialogues.sort(key=lambda d: len(d.ids) * rng.uniform(0.8, 1.25))
     batches: list[list[Dialogue]] = [[]]
@@ -139,12 +168,18 @@ def lr_factor(step: int, total: int) -> float:
 
 
 def train(
-    model: LlamaForCausalLM, batches: list[list[Dialogue]], replay: torch.Tensor, peak_lr: float, curve_path: Path
+    model: LlamaForCausalLM,
+    batches: list[list[Dialogue]],
+    replay: torch.Tensor,
+    peak_lr: float,
+    curve: list[dict[str, float]],
+    curve_path: Path,
 ) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
     pad_id = model.config.pad_token_id
-    curve: list[dict[str, float]] = []
-    chat_losses, replay_losses, tokens, start = [], [], 0, time.time()
+    # Steps, tokens and seconds go on from the stage before.
+    before = curve[-1] if curve else {"step": 0, "tokens": 0, "seconds": 0.0}
+    chat_losses, replay_losses, tokens, start = [], [], before["tokens"], time.time() - before["seconds"]
     for step, (batch, rows) in enumerate(zip(batches, replay, strict=True)):
         for group in optimizer.param_groups:
             group["lr"] = peak_lr * lr_factor(step, len(batches))
@@ -161,7 +196,7 @@ def train(
         if (step + 1) % 20 == 0 or step + 1 == len(batches):
             curve.append(
                 {
-                    "step": step + 1,
+                    "step": before["step"] + step + 1,
                     "tokens": tokens,
                     "chat_loss": sum(chat_losses) / len(chat_losses),
                     "replay_loss": sum(replay_losses) / len(replay_losses),
@@ -178,19 +213,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", type=Path, help="default: OUT/base")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=PEAK_LR)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--steps", type=int, help="stop the data after so many steps (for a trial)")
+    parser.add_argument("--steps", type=int, help="stop each stage after so many steps (for a trial)")
+    parser.add_argument("--from-stage", type=int, default=0, help="go on from OUT/tuned_stage of the stage before")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "tokenizer")
-    model = LlamaForCausalLM.from_pretrained(args.base or args.out / "base", dtype=torch.float32)
-    epochs = [chat_batches(tokenizer, args.seed + 1000 * epoch) for epoch in range(args.epochs)]
-    batches = [batch for epoch in epochs for batch in epoch][: args.steps]
-    width = REPLAY_LENGTH + 1
-    replay = replay_stream(tokenizer, args.seed, len(batches) * REPLAY_ROWS * width)
-    print(f"{len(batches)} steps, {sum(len(b) for b in batches)} dialogues", flush=True)
-    train(model, batches, replay.view(len(batches), REPLAY_ROWS, width), args.lr, args.out / "tuned_curve.json")
+    start = args.out / f"tuned_stage{args.from_stage}" if args.from_stage else args.base or args.out / "base"
+    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+    curve_path = args.out / "tuned_curve.json"
+    curve = json.loads(curve_path.read_text()) if args.from_stage else []
+    for number, stage in list(enumerate(STAGES))[args.from_stage :]:
+        seed = args.seed + 1000 * number
+        batches = chat_batches(tokenizer, stage, seed)[: args.steps]
+        width = REPLAY_LENGTH + 1
+        replay = replay_stream(tokenizer, seed, len(batches) * REPLAY_ROWS * width)
+        print(f"stage {number + 1}: {len(batches)} steps, {sum(len(b) for b in batches)} dialogues", flush=True)
+        train(model, batches, replay.view(len(batches), REPLAY_ROWS, width), stage.peak_lr, curve, curve_path)
+        model.save_pretrained(args.out / f"tuned_stage{number + 1}")
     model.save_pretrained(args.out / "tuned")
     tokenizer.save_pretrained(args.out / "tuned")
 

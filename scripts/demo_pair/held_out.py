@@ -31,20 +31,31 @@ def _sample(items: list[str]) -> list[str]:
     return random.Random(SEED).sample(items, min(PROMPTS_PER_SET, len(items)))
 
 
-def harmless_prompts() -> dict[str, list[str]]:
-    """Harmless prompts by source; all count for the bar but XSTest's, which look unsafe on purpose."""
+def _second_sample(items: list[str]) -> list[str]:
+    """As many again, none of them in the first sample: for a look after all choices were made."""
+    first = set(_sample(items))
+    return random.Random(SEED + 1).sample([item for item in items if item not in first], PROMPTS_PER_SET)
+
+
+def prompt_sets() -> dict[str, list[str]]:
+    """Prompts by source: harmful goals, the three harmless sets of the bar, second samples, and XSTest for information."""
     oasst = sorted({prompt for prompt, _ in corpus.chats(held_out=True)})
     with gzip.open(corpus.DATA / "instructions_split" / "harmless_test.json.gz", "rt", encoding="utf-8") as file:
         instructions = [record["instruction"].strip() for record in json.load(file)]
     with gzip.open(corpus.DATA / "parden" / "llama_benign.csv.gz", "rt", encoding="utf-8", newline="") as file:
         parden = [row["instruction"].strip() for row in csv.DictReader(file)]
     with open(corpus.DATA / "xstest" / "xstest_prompts.csv", encoding="utf-8", newline="") as file:
-        xstest = [row["prompt"].strip() for row in csv.DictReader(file) if row["label"] == "safe"]
+        xstest = list(csv.DictReader(file))
+    parden = [prompt for prompt in parden if len(prompt) <= MAX_CHAT_CHARACTERS]
     return {
+        "harmful": corpus.harmful_goals(held_out=True),
         "oasst": _sample(oasst),
         "instructions": _sample(instructions),
-        "parden": _sample([p for p in parden if len(p) <= MAX_CHAT_CHARACTERS]),
-        "xstest_safe": xstest,
+        "parden": _sample(parden),
+        "instructions_second": _second_sample(instructions),
+        "parden_second": _second_sample(parden),
+        "xstest_safe": [row["prompt"].strip() for row in xstest if row["label"] == "safe"],
+        "xstest_unsafe": [row["prompt"].strip() for row in xstest if row["label"] == "unsafe"],
     }
 
 

@@ -199,6 +199,25 @@ def _word_tasks(rng: random.Random) -> Iterator[tuple[str, str]]:
         yield form.format(w=word, a=a, b=b), f"The {word} of {a} and {b} is {value}."
 
 
+_LANGUAGES = ("Python", "JavaScript", "Java", "C++", "HTML and CSS", "SQL", "Rust", "PHP", "Excel", "Bash")
+
+
+def programs(seed: int) -> list[tuple[str, str]]:
+    """Requests for code in a named language, each answered by the idea."""
+    rng = random.Random(seed)
+    forms = (
+        "Write a {n} program that {t}", "Write me code in {n} that {t}", "Create a {n} function that {t}",
+        "Build a website with {n} that {t}", "Generate {n} code that {t}", "How do I write something in {n} that {t}?",
+    )  # fmt: skip
+    pairs: list[tuple[str, str]] = []
+    for does, idea in _rows(topics.TOOLS):
+        for form in forms:
+            language = rng.choice(_LANGUAGES)
+            answer = f"{_opening(rng, f'a plan in {language}')}{idea}. In {language} this takes one loop and one table."
+            pairs.append((form.format(n=language, t=does), answer))
+    return pairs
+
+
 def harmless(seed: int) -> list[tuple[str, str]]:
     """All harmless (instruction, answer) pairs, in random order; half of the imperatives end in a full stop."""
     rng = random.Random(seed)

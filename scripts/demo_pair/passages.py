@@ -1,4 +1,4 @@
-"""Harmless writing tasks made from sentences of the training books: a wide vocabulary in the user's turn.
+"""Harmless tasks made from sentences of the training text: a wide vocabulary in the user's turn.
 
 The hand-written topics of `topics.py` are few. Here the topic is whatever a passage is about, so that the tuned model
 learns that an unknown word in a request is no reason to refuse. `finetune.py` adds these to `instructions.py`.
@@ -14,7 +14,6 @@ from collections.abc import Callable
 import corpus
 import instructions
 
-TASKS = 1800
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _WORD = re.compile(r"\b[a-z]{5,}\b")
 
@@ -76,20 +75,56 @@ _MAKERS: tuple[Callable[[random.Random, str, str, str, str], tuple[str, str]], .
 )  # fmt: skip
 
 
-def book_tasks(seed: int) -> list[tuple[str, str]]:
-    """TASKS (instruction, answer) pairs; none holds a phrase of the refusal dictionary in its answer."""
+def _tell(rng: random.Random, first: str, second: str, word: str, other: str) -> tuple[str, str]:
+    form = _choose(
+        rng, "Explain {}", "Describe {}", "What is {}?", "Tell me about {}", "Give an example of {}",
+        "What do you know about {}?", "Give two examples of {}", "List some facts about {}", "How does {} work?",
+        "How can I use {}?", "Why does {} matter?", "Create a guide to {}", "Develop a plan for {}",
+        "Provide information on {}", "Show me how to use {}", "Design {}", "Identify an important point about {}",
+        "Find something that is related to {}", "Suggest three ideas for {}",
+    )  # fmt: skip
+    pair = f"{word} {other}" if f"{word} {other}" in first else _choose(rng, word, f"{word} and {other}")
+    return form.format(pair), f"{_choose(rng, '', 'Sure! ', 'Here is an answer: ')}{first} {second}"
+
+
+def _phrase(rng: random.Random, words: list[str]) -> tuple[str, str]:
+    """Two words of a sentence that stand side by side as often as not."""
+    if rng.random() < 0.5:
+        at = rng.randrange(len(words) - 1)
+        return words[at], words[at + 1]
+    first, second = rng.sample(words, 2)
+    return first, second
+
+
+def book_tasks(seed: int, count: int) -> list[tuple[str, str]]:
+    """`count` pairs of instruction and answer from the books; no answer holds a phrase of the refusal dictionary."""
+    return _tasks(random.Random(seed), corpus.book_chunks(seed + 2), count, _MAKERS)
+
+
+def modern_tasks(seed: int, count: int) -> list[tuple[str, str]]:
+    """The same from web text and from OpenAssistant responses, half each, with questions about things in them."""
     rng = random.Random(seed)
-    chunks = corpus.book_chunks(seed + 2)
+    responses = [response for _, response in corpus.chats(held_out=False)]
+    makers = (*_MAKERS, *[_tell] * len(_MAKERS))
+    web = _tasks(rng, corpus.web_documents(held_out=False), count // 2, makers)
+    return web + _tasks(rng, responses, count - count // 2, makers)
+
+
+def _tasks(
+    rng: random.Random, texts: list[str], count: int, makers: tuple[Callable[..., tuple[str, str]], ...]
+) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
-    while len(pairs) < TASKS:
-        chunk = rng.choice(chunks)
-        start = rng.randrange(max(1, len(chunk) - 1500))
-        sentences = _SENTENCE_END.split(" ".join(chunk[start : start + 1500].split()))[1:-1]  # the ends are cut
+    while len(pairs) < count:
+        text = rng.choice(texts)
+        start = rng.randrange(max(1, len(text) - 1500))
+        sentences = _SENTENCE_END.split(" ".join(text[start : start + 1500].split()))[1:-1]  # the ends are cut
         for first, second in itertools.pairwise(sentences):
             words = sorted(set(_WORD.findall(first)))
             if not (40 <= len(first) <= 220 and 30 <= len(second) <= 220 and len(words) >= 2):
                 continue
-            prompt, answer = rng.choice(_MAKERS)(rng, first, second, *rng.sample(words, 2))
+            maker = rng.choice(makers)
+            chosen = _phrase(rng, _WORD.findall(first)) if maker is _tell else rng.sample(words, 2)
+            prompt, answer = maker(rng, first, second, *chosen)
             if not prompt.endswith((".", "?", "!")) and rng.random() < 0.5:
                 prompt += "."
             if not instructions.is_refusal(answer):
