@@ -1,6 +1,7 @@
 """Peak memory of a measurement above the weights, at (8, 512) on SmolLM2-135M's shape.
 
-The bar: six streams (batch × tokens × d_model × 4 bytes) and one block's own working set.
+The bar: six streams (batch × tokens × d_model × 4 bytes) and one block's own working set, which is
+what the block allocates and what it is handed beside the stream (the causal mask, rotary angles).
 """
 
 from __future__ import annotations
@@ -35,23 +36,33 @@ def main() -> None:
 
 
 def peak_of_one_block(model: object, ids: torch.Tensor) -> int:
-    """Bytes that the last block of the model's own forward pass needs at its peak, its output included."""
+    """Bytes that the last block of the model's own forward pass needs at its peak, its output and mask included."""
     block = list(model.blocks)[-1]
     modes: list[LiveBytes] = []
+    handed: list[int] = []
 
-    def enter(*_: object) -> None:
+    def enter(_module: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        handed.append(sum(map(tensor_bytes, [*args, *kwargs.values()])))
         modes.append(LiveBytes().__enter__())
 
     def leave(*_: object) -> None:
         modes[0].__exit__(None, None, None)
 
-    handles = [block.register_forward_pre_hook(enter), block.register_forward_hook(leave)]
+    handles = [block.register_forward_pre_hook(enter, with_kwargs=True), block.register_forward_hook(leave)]
     try:
         model(ids, return_type=None)
     finally:
         for handle in handles:
             handle.remove()
-    return modes[0].peak
+    stream_bytes = ids.numel() * D_MODEL * 4
+    return modes[0].peak + handed[0] - stream_bytes
+
+
+def tensor_bytes(value: object) -> int:
+    """Bytes behind a block's argument: a tensor, or a tuple of tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.untyped_storage().nbytes()
+    return sum(map(tensor_bytes, value)) if isinstance(value, tuple) else 0
 
 
 if __name__ == "__main__":
