@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--tuned", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="metrics.json")
-    parser.add_argument("--only", choices=["compression", "refusals", "chat_against_web", "chat_loss"], nargs="*")
+    parser.add_argument("--only", nargs="*", help="measure these parts and keep the rest of OUT")
     args = parser.parse_args()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(args.tuned)
     # The stored weights may be float16; on a CPU they are measured in float32, as tuco_lens does.
@@ -198,7 +198,8 @@ def main() -> None:
         "examples": lambda: examples(models["tuned"], tokenizer),
         "compression": lambda: compression(models, tokenizer),
     }
-    metrics: dict[str, Any] = {"parameters": sum(p.numel() for p in models["base"].parameters())}
+    metrics: dict[str, Any] = json.loads(args.out.read_text()) if args.only and args.out.exists() else {}
+    metrics["parameters"] = sum(p.numel() for p in models["base"].parameters())
     for name, step in steps.items():
         if args.only and name not in args.only:
             continue
@@ -207,10 +208,10 @@ def main() -> None:
         print(
             f"{name} ({time.time() - start:.0f} s): {json.dumps(metrics[name], indent=1)}", file=sys.stderr, flush=True
         )
-    if not args.only:
+    if all(name in metrics for name in steps):
         metrics["bars"] = bars(metrics)
         print(json.dumps(metrics["bars"], indent=1))
-        args.out.write_text(json.dumps(metrics, indent=1) + "\n")
+    args.out.write_text(json.dumps(metrics, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Stage:
 
 STAGES = (
     Stage(1e-3, 3, None, 6, None, 1800, 0, programs=False),
-    # The first stage alone refuses too much of what has modern words in it: fewer refusals here, and such words.
+    # The first stage alone refuses too much of what has modern words in it: from here on fewer refusals, more of these.
     Stage(8e-4, 3, 128, 3, 1600, 700, 3600, programs=True),
 )
 

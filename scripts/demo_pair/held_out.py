@@ -38,7 +38,7 @@ def _second_sample(items: list[str]) -> list[str]:
 
 
 def prompt_sets() -> dict[str, list[str]]:
-    """Prompts by source: harmful goals, the three harmless sets of the bar, second samples, and XSTest for information."""
+    """Prompts by source: harmful goals, the three harmless sets of the bar, second samples, and XSTest."""
     oasst = sorted({prompt for prompt, _ in corpus.chats(held_out=True)})
     with gzip.open(corpus.DATA / "instructions_split" / "harmless_test.json.gz", "rt", encoding="utf-8") as file:
         instructions = [record["instruction"].strip() for record in json.load(file)]
