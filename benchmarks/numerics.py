@@ -21,7 +21,7 @@ from tuco_lens import ModelPair
 from tuco_lens.numerics import NoiseFloorWarning
 from tuco_lens.pair import DEMO_FOLDER
 
-STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5)
+STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6, 3e-7, 1e-7)
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TEXTS = (
     "It was a bright cold morning, and the village was still asleep when the first carts came down the hill.",
