@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Sequence
 
 NOISE_FLOORS: dict[str, float] = {"float32": 2e-6, "float16": 3e-3, "bfloat16": 2.5e-2}
-"""TuCo below which rounding can move the value by more than about a tenth, by dtype of the weights; float64 was not measured and has none."""
+"""By dtype of the weights: the TuCo below which rounding can move the value by more than about a tenth. float64 was
+not measured and has none."""
 
 
 class NoiseFloorWarning(UserWarning):
