@@ -93,7 +93,19 @@ def measure(*arguments: object) -> int:
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tuco_lens.cli", "measure", "--pair", "demo", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=_take_interrupts,
+    )
+
+
+def _take_interrupts() -> None:
+    """A suite that was started in the background ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_help_comes_at_once_and_without_torch() -> None:
