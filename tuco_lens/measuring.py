@@ -63,12 +63,12 @@ def measure_prompts(pair: ModelPair, prompts: Iterable[Prompt], options: Measure
                 norms = _measure_batch(pair, [chunk[i] for i in batch], options)
             except torch.OutOfMemoryError as error:
                 batch_size = _halved(len(batch), chunk[batch[0]].n_tokens, error)
-                remaining = [batch, *queue]
-                queue = [half for whole in remaining for half in _split(whole, batch_size)]
-                _free_memory()
+            else:
+                for row, i in enumerate(batch):
+                    results[i] = _of_row(norms, row, chunk[i], options.norm)
                 continue
-            for row, i in enumerate(batch):
-                results[i] = _of_row(norms, row, chunk[i], options.norm)
+            _free_memory()  # only here, since the error held on to the frames and so to the tensors of the failed pass
+            queue = [half for whole in (batch, *queue) for half in _split(whole, batch_size)]
         yield from (results[i] for i in range(len(chunk)))
 
 
