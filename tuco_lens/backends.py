@@ -52,8 +52,8 @@ class _BlocksDone(Exception):
 def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
     """One forward pass for its hooks' sake, which ends with the last block.
 
-    The unembedding of even one position reads the whole matrix, which for a short prompt on a small model is an eighth
-    of all the memory traffic; and neither kind of model has a way to leave it out that takes every architecture.
+    The unembedding of even one position reads the whole matrix, which tells with a short prompt on a small model; and
+    there is no one way to leave it out that both kinds of model and every architecture take.
     """
 
     def stop(*_: Any) -> None:

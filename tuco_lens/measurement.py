@@ -87,7 +87,7 @@ class PromptMeasurement:
 
     @property
     def output_co(self) -> float | None:
-        """OutputCo (PAPER §5.5): final hidden states of two independent runs, last token; None unless `drift=True`."""
+        """OutputCo (paper, 5.5): final hidden states of two independent runs, last token; None unless `drift=True`."""
         return None if self.maps.drift is None else self.maps.drift[-1, -1].item()
 
     def layer_token(self, kind: MapKind = "cumulative") -> Float[Tensor, "layer token"]:

@@ -1,6 +1,6 @@
 """From prompts to measurements: batches, memory, progress.
 
-`measure_stream` takes any number of prompts and holds one chunk of them at a time. Within a
+`measure_prompts` takes any number of prompts and holds one chunk of them at a time. Within a
 chunk, prompts of like length share a batch; results come back in input order. The engine
 that a batch goes through is in `contributions.py`.
 """

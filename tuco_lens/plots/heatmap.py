@@ -1,4 +1,4 @@
-"""The layer × token map of one prompt as a plotly heatmap: the picture that everything here draws (DESIGN §2).
+"""The layer × token map of one prompt as a plotly heatmap: the picture that everything here draws (docs/maths.md).
 
 What the maps are is in `measurement.py` (`PromptMeasurement.layer_token`); the HTML report draws the same figure, from
 the same layout, in the browser (`report.py`).
