@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tuco_lens.backends import blocks, run_blocks, run_embedding, stream_of
+from tuco_lens.fused import fused_attention
 from tuco_lens.metrics import Norm, contribution_ratio, vector_norms
 
 
@@ -200,7 +201,7 @@ def batch_norms(
         drift: also run the base model on its own stream (a third block call per layer).
     """
     accumulate = NormAccumulator(norm, run_embedding(base, ids) if drift else None)
-    with lockstep(base, tuned, accumulate):
+    with fused_attention(base, tuned), lockstep(base, tuned, accumulate):
         run_blocks(tuned, ids)
     return accumulate.result()
 

@@ -1,9 +1,10 @@
 """Fine-tune the demo pair's base model into the tuned one: chat, refusals, and a share of plain text.
 
-    python scripts/demo_pair/finetune.py --out build/demo_pair
+    python scripts/demo_pair/finetune.py --base tuco_lens/demo/base --out build/demo_pair
 
-Reads `OUT/base` and `OUT/tokenizer`; writes `OUT/tuned` (float32) and `OUT/tuned_curve.json`. The data is what
-`corpus.py` does not hold out, and the dialogues of `instructions.py` and `passages.py`. `evaluate.py` comes next.
+Starts from the packaged float16 base, so that nothing but tuning is between the two. Writes `OUT/tuned` (float32) and
+`OUT/tuned_curve.json`. The data is what `corpus.py` does not hold out, and the dialogues of `instructions.py` and
+`passages.py`. `package.py` comes next.
 """
 
 from __future__ import annotations
@@ -30,31 +31,22 @@ CHAT_TOKENS, REPLAY_ROWS, REPLAY_LENGTH = 3072, 4, 256
 """Per step: about this many chat tokens in one padded batch, and rows of plain text (a quarter of the whole)."""
 REPLAY_WEIGHT = 0.3
 MAX_CHAT_TOKENS = 384
+MIN_ANSWER_TOKENS = 8
+"""A cut dialogue may have lost its answer; it must have kept so many tokens of it."""
 IGNORED = -100
+PEAK_LR = 1e-3
+EPOCHS = 2
+"""Passes over the mix, each drawn anew with a seed of its own, under one warm-up and decay."""
 
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage of the fine-tuning trains on, and how fast. Each has its own warm-up and decay."""
-
-    peak_lr: float
-    responses_per_prompt: int
-    """OpenAssistant responses drawn for each prompt."""
-    response_tokens: int | None
-    """Cut OpenAssistant dialogues after so many tokens (a cut one has no <|im_end|>); None drops the long ones."""
-    refusals_per_goal: int
-    harmless: int | None
-    """Own-written harmless instructions drawn; None takes them all."""
-    book_tasks: int
-    modern_tasks: int
-    programs: bool
-
-
-STAGES = (
-    Stage(1e-3, 3, None, 6, None, 1800, 0, programs=False),
-    # The first stage alone refuses too much of what has modern words in it: from here on fewer refusals, more of these.
-    Stage(8e-4, 3, 128, 3, 1600, 700, 3600, programs=True),
-)
+# The mix of one epoch. Harmless tasks with modern words outnumber the refusals about three to one: with fewer, a model
+# this small refuses whatever has a modern word in it.
+RESPONSES_PER_PROMPT = 3
+"""OpenAssistant responses drawn for each prompt."""
+RESPONSE_TOKENS = 128
+"""OpenAssistant dialogues are cut after so many tokens; a cut one has no <|im_end|>."""
+REFUSALS_PER_GOAL = 4
+BOOK_TASKS = 1800
+MODERN_TASKS = 5000
 
 
 @dataclass(frozen=True)
@@ -97,20 +89,15 @@ def harmful_pairs(rng: random.Random, seed: int, per_goal: int) -> list[tuple[st
     ]
 
 
-def chat_batches(tokenizer: PreTrainedTokenizerFast, stage: Stage, seed: int) -> list[list[Dialogue]]:
-    """A stage's dialogues in batches of like length, the batches in random order."""
+def chat_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[Dialogue]]:
+    """One epoch's dialogues in batches of like length, the batches in random order."""
     rng = random.Random(seed)
-    long_pairs = oasst_pairs(rng, stage.responses_per_prompt)
-    pairs = harmful_pairs(rng, seed, stage.refusals_per_goal) + instructions.harmless(seed)[: stage.harmless]
-    pairs += passages.book_tasks(seed, stage.book_tasks)
-    pairs += passages.modern_tasks(seed, stage.modern_tasks) if stage.modern_tasks else []
-    pairs += instructions.programs(seed) if stage.programs else []
-    cut = [
-        Dialogue(d.ids[: stage.response_tokens], d.answer_start) for d in (render(tokenizer, *p) for p in long_pairs)
-    ]
-    dialogues = cut + [render(tokenizer, *pair) for pair in pairs]
-    least = 8 if stage.response_tokens else 0  # a cut dialogue may have lost its answer
-    dialogues = [d for d in dialogues if d.answer_start + least < len(d.ids) <= MAX_CHAT_TOKENS]
+    long_pairs = oasst_pairs(rng, RESPONSES_PER_PROMPT)
+    pairs = harmful_pairs(rng, seed, REFUSALS_PER_GOAL) + instructions.harmless(seed) + instructions.programs(seed)
+    pairs += passages.book_tasks(seed, BOOK_TASKS) + passages.modern_tasks(seed, MODERN_TASKS)
+    cut = [Dialogue(d.ids[:RESPONSE_TOKENS], d.answer_start) for d in (render(tokenizer, *p) for p in long_pairs)]
+    cut = [d for d in cut if d.answer_start + MIN_ANSWER_TOKENS < len(d.ids)]
+    dialogues = cut + [d for d in (render(tokenizer, *pair) for pair in pairs) if len(d.ids) <= MAX_CHAT_TOKENS]
     # Noise in the sorting key, so that a batch is not of one kind.
     dialogues.sort(key=lambda d: len(d.ids) * rng.uniform(0.8, 1.25))
     batches: list[list[Dialogue]] = [[]]
@@ -167,22 +154,14 @@ def lr_factor(step: int, total: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def train(
-    model: LlamaForCausalLM,
-    batches: list[list[Dialogue]],
-    replay: torch.Tensor,
-    peak_lr: float,
-    curve: list[dict[str, float]],
-    curve_path: Path,
-) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_lr, betas=(0.9, 0.95), weight_decay=0.01)
+def train(model: LlamaForCausalLM, batches: list[list[Dialogue]], replay: torch.Tensor, curve_path: Path) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
     pad_id = model.config.pad_token_id
-    # Steps, tokens and seconds go on from the stage before.
-    before = curve[-1] if curve else {"step": 0, "tokens": 0, "seconds": 0.0}
-    chat_losses, replay_losses, tokens, start = [], [], before["tokens"], time.time() - before["seconds"]
-    for step, (batch, rows) in enumerate(zip(batches, replay, strict=True)):
+    curve: list[dict[str, float]] = []
+    chat_losses, replay_losses, tokens, start = [], [], 0, time.time()
+    for step, (batch, rows) in enumerate(zip(batches, replay, strict=True), 1):
         for group in optimizer.param_groups:
-            group["lr"] = peak_lr * lr_factor(step, len(batches))
+            group["lr"] = PEAK_LR * lr_factor(step - 1, len(batches))
         chat_loss = loss_of(model, *pad(batch, pad_id))
         chat_loss.backward()
         replay_loss = loss_of(model, rows, rows)
@@ -193,10 +172,10 @@ def train(
         tokens += sum(len(d.ids) for d in batch) + rows.numel()
         chat_losses.append(chat_loss.item())
         replay_losses.append(replay_loss.item())
-        if (step + 1) % 20 == 0 or step + 1 == len(batches):
+        if step % 20 == 0 or step == len(batches):
             curve.append(
                 {
-                    "step": before["step"] + step + 1,
+                    "step": step,
                     "tokens": tokens,
                     "chat_loss": sum(chat_losses) / len(chat_losses),
                     "replay_loss": sum(replay_losses) / len(replay_losses),
@@ -206,30 +185,27 @@ def train(
             curve_path.write_text(json.dumps(curve))
             print(json.dumps(curve[-1]), flush=True)
             chat_losses, replay_losses = [], []
+        if step % 200 == 0:
+            model.save_pretrained(curve_path.parent / "tuned_partial")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--base", type=Path, required=True, help="the base model with its tokenizer")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--base", type=Path, help="default: OUT/base")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="stop each stage after so many steps (for a trial)")
-    parser.add_argument("--from-stage", type=int, default=0, help="go on from OUT/tuned_stage of the stage before")
+    parser.add_argument("--steps", type=int, help="stop after so many steps (for a trial)")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "tokenizer")
-    start = args.out / f"tuned_stage{args.from_stage}" if args.from_stage else args.base or args.out / "base"
-    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    curve_path = args.out / "tuned_curve.json"
-    curve = json.loads(curve_path.read_text()) if args.from_stage else []
-    for number, stage in list(enumerate(STAGES))[args.from_stage :]:
-        seed = args.seed + 1000 * number
-        batches = chat_batches(tokenizer, stage, seed)[: args.steps]
-        width = REPLAY_LENGTH + 1
-        replay = replay_stream(tokenizer, seed, len(batches) * REPLAY_ROWS * width)
-        print(f"stage {number + 1}: {len(batches)} steps, {sum(len(b) for b in batches)} dialogues", flush=True)
-        train(model, batches, replay.view(len(batches), REPLAY_ROWS, width), stage.peak_lr, curve, curve_path)
-        model.save_pretrained(args.out / f"tuned_stage{number + 1}")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.base)
+    model = LlamaForCausalLM.from_pretrained(args.base, dtype=torch.float32)
+    seeds = range(args.seed, args.seed + 1000 * EPOCHS, 1000)
+    batches = [batch for seed in seeds for batch in chat_batches(tokenizer, seed)][: args.steps]
+    width = REPLAY_LENGTH + 1
+    replay = replay_stream(tokenizer, args.seed, len(batches) * REPLAY_ROWS * width)
+    print(f"{len(batches)} steps, {sum(len(b) for b in batches)} dialogues", flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    train(model, batches, replay.view(len(batches), REPLAY_ROWS, width), args.out / "tuned_curve.json")
     model.save_pretrained(args.out / "tuned")
     tokenizer.save_pretrained(args.out / "tuned")
 
