@@ -1,111 +1,26 @@
-"""The engine: the exact split of a tuned model's forward pass into PTC and FTC.
+"""The exact split of a tuned model's forward pass into PTC and FTC.
 
-As each block of the tuned model runs, the base model's block of the same index runs on the
-same input and with the same arguments (lockstep). So every layer costs two block calls, and
-nothing is kept but the current stream and two sums: memory does not grow with the number of
-layers. `NormAccumulator` turns the steps into norms (what `ModelPair.measure` keeps),
-`ContributionCache` into vectors (what `ModelPair.run_with_cache` returns). The quantities
-are defined in `metrics.py`; batching and prompts are in `measuring.py`.
+`lockstep.py` runs the base model's block beside each block of the tuned model and reports the two. Here the reports
+are added up: `NormAccumulator` turns them into norms (what `ModelPair.measure` keeps), `ContributionCache` into
+vectors (what `ModelPair.run_with_cache` returns). Nothing is kept but the current stream and two sums, so memory does
+not grow with the number of layers. The quantities are defined in `metrics.py`; batching and prompts are in
+`measuring.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from tuco_lens.backends import blocks, run_blocks, run_embedding, stream_of
+from tuco_lens.backends import run_blocks, run_embedding
 from tuco_lens.fused import fused_attention
+from tuco_lens.lockstep import BlockStep, lockstep
 from tuco_lens.metrics import Norm, contribution_ratio, vector_norms
-
-
-@dataclass(frozen=True)
-class BlockStep:
-    """One block of the tuned model's forward pass, beside the base block on the same input."""
-
-    layer: int
-    """Index of the block, 0 … L-1."""
-    resid_pre: Float[Tensor, "batch pos d_model"]
-    """x_l: the tuned model's stream after `hook_resid_pre`, so with what the user's hooks did to it."""
-    tuned_post: Float[Tensor, "batch pos d_model"]
-    """x_{l+1} = x_l + f_FT(x_l, l), after the tuned block's `hook_resid_post`."""
-    base_post: Float[Tensor, "batch pos d_model"]
-    """x_l + f_PT(x_l, l), after the base block's `hook_resid_post`."""
-    run_base: Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
-    """The base block on another stream, with the arguments of this step (for the drift of two runs)."""
-
-
-class _BlockWatch:
-    """Runs the base block behind each call of one tuned block, and reports the pair.
-
-    The hook that reads x_l is placed anew at each call, so that it comes after every hook that
-    a user has put on `hook_resid_pre`, also those added while the watch is on.
-    """
-
-    def __init__(self, layer: int, tuned: nn.Module, base: nn.Module, visit: Callable[[BlockStep], None]) -> None:
-        self.layer, self.tuned, self.base, self.visit = layer, tuned, base, visit
-        self.resid_pre: Tensor | None = None
-        self.capture: Any = None
-        self.handles = [
-            tuned.register_forward_pre_hook(self._before),
-            tuned.register_forward_hook(self._after, with_kwargs=True),
-        ]
-
-    def close(self) -> None:
-        self._drop_capture()
-        for handle in self.handles:
-            handle.remove()
-
-    def _drop_capture(self) -> None:
-        self.resid_pre = None
-        if self.capture is not None:
-            self.capture.remove()
-            self.capture = None
-
-    def _before(self, _module: nn.Module, _args: Any) -> None:
-        self._drop_capture()
-        hook_point: nn.Module = self.tuned.hook_resid_pre  # pyright: ignore[reportAssignmentType]
-        self.capture = hook_point.register_forward_hook(self._read)
-
-    def _read(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
-        self.resid_pre = output
-
-    def _after(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        resid_pre = self.resid_pre
-        self._drop_capture()
-        if resid_pre is None:
-            raise RuntimeError(f"blocks.{self.layer}.hook_resid_pre did not run within its block")
-
-        def run_base(stream: Tensor) -> Tensor:
-            if args:  # the stream is the first positional argument, or the keyword `hidden_states`
-                return stream_of(self.base(stream, *args[1:], **kwargs))
-            return stream_of(self.base(**{**kwargs, "hidden_states": stream}))
-
-        self.visit(BlockStep(self.layer, resid_pre, stream_of(output), run_base(resid_pre), run_base))
-
-
-@contextmanager
-def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Generator[None]:
-    """While open, every forward pass of `tuned` reports each block to `visit`, with the base block beside it.
-
-    The pass must not use a KV cache: the base block would append to the tuned model's.
-    On leaving, also by an exception, no hook of ours is left on either model.
-
-    Raises:
-        ValueError: if the models have different numbers of blocks, or are one and the same.
-    """
-    if base is tuned:
-        raise ValueError("base and tuned are one object; load the checkpoint twice")
-    with ExitStack() as stack:
-        for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
-            watch = _BlockWatch(layer, tuned_block, base_block, visit)
-            stack.callback(watch.close)
-        yield
 
 
 class _Sums:

@@ -8,7 +8,7 @@ models; hooks that a user puts on them are respected.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ from tuco_lens.measuring import MeasureOptions, measure_prompts, with_progress
 from tuco_lens.metrics import Norm
 from tuco_lens.numerics import warn_below_floor
 from tuco_lens.prompts import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
+from tuco_lens.steering.alpha import Alpha, Positions
+from tuco_lens.steering.generating import GenerateOptions, Row, TokenStream
+from tuco_lens.steering.generation import Generation
+from tuco_lens.steering.sampling import SamplingOptions
+from tuco_lens.steering.scaling import Method, Scaling, ScalingSettings, method_of, scaling_settings
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 IDENTITY_TOLERANCE = 1e-5
@@ -48,6 +53,10 @@ class ModelPair:
     """What was given as base."""
     tuned_name: str
     """What was given as tuned, or as adapter."""
+    eos_token_ids: frozenset[int] = frozenset()
+    """Tokens that end a generated text: those of the tuned model's generation config and of its tokenizer."""
+    active_scalings: list[Scaling] = field(default_factory=list["Scaling"], init=False, repr=False, compare=False)
+    """Scalings that are on, the innermost last; see `scaled`."""
 
     @classmethod
     def from_pretrained(
@@ -93,7 +102,15 @@ class ModelPair:
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        pair = cls(loaded.base, loaded.tuned, loaded.tokenizer, loaded.backend, loaded.base_name, loaded.tuned_name)
+        pair = cls(
+            loaded.base,
+            loaded.tuned,
+            loaded.tokenizer,
+            loaded.backend,
+            loaded.base_name,
+            loaded.tuned_name,
+            loaded.eos_token_ids,
+        )
         pair.check_identity()
         return pair
 
@@ -101,7 +118,7 @@ class ModelPair:
     def demo(cls, *, backend: str = "auto") -> ModelPair:
         """The embedded pair of small models (see its card, `tuco_lens/demo/CARD.md`): no network, about a second."""
         pair = cls.from_pretrained(DEMO_FOLDER / "base", DEMO_FOLDER / "tuned", backend=backend, device="cpu")
-        return cls(pair.base, pair.tuned, pair.tokenizer, pair.backend, "demo/base", "demo/tuned")
+        return replace(pair, base_name="demo/base", tuned_name="demo/tuned")
 
     @property
     def n_layers(self) -> int:
@@ -277,6 +294,126 @@ class ModelPair:
             logits = run_logits(self.tuned, ids)
         return logits[0], accumulate.result()
 
+    def scaled(self, alpha: Alpha, *, positions: Positions = None, method: Method = "ftc") -> Scaling:
+        """Scale what fine-tuning contributes, in everything that is called on `pair.tuned` while this is on.
+
+        FTC_α-scaling (paper §5.1): x_{l+1} = x_l + PTC(x_l, l) + α·FTC(x_l, l), x being the scaled stream. α = 1 is the
+        tuned model, bit for bit; α = 0 is the base model's blocks on the tuned embedding and unembedding. KV caches
+        work, if prompt and continuation run within. `measure` within sees the scaled model: its FTC is α·FTC.
+
+        Args:
+            alpha: a number, a value per layer, a mapping of layers or ranges of layers to values (others keep 1), or a
+                function of the layer. Negative values and values above 1 are allowed.
+            positions: where α acts: "prompt" or "generated" (what follows the pass that began the KV cache), a slice,
+                a range or a list of positions; everywhere by default. Negative ones count from the prompt's end, and
+                padding on the left counts.
+            method: "ftc"; or a baseline, with one α for the whole model: "logits", l_tuned + (α − 1)(l_tuned − l_base),
+                or "weights", W_base + α(W_tuned − W_base).
+
+        Returns:
+            A `Scaling`: use it in a `with`, or call `apply` and `remove`. Of nested ones the innermost alone acts.
+
+        Raises:
+            InputError: for an α that is not finite or not one per layer, a layer that does not exist, or positions
+                that cannot be.
+        """
+        settings = scaling_settings(alpha, self.n_layers, positions=positions, method=method)
+        return Scaling(self.active_scalings, settings, lambda: method_of(self, settings))
+
+    def generate(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        *,
+        alpha: Alpha | None = None,
+        alphas: Sequence[Alpha] | None = None,
+        method: Method = "ftc",
+        positions: Positions = None,
+        chat: bool = False,
+        system: str | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        batch_size: int = 8,
+        use_cache: bool = True,
+        tuco: bool = True,
+        num_beams: int = 1,
+        stream: bool = False,
+    ) -> Generation | list[Generation] | TokenStream:
+        """Continue prompts with the tuned model, scaled or not, and say what fine-tuning contributed to each token.
+
+        Args:
+            prompts: one prompt or a list of them; see `prompt` for what one may be.
+            alpha: as in `scaled`. By default the tuned model as it is: 1, or what an open `scaled` gives.
+            alphas: several α, side by side in one batch, instead of one.
+            method: "ftc", "logits" or "weights", as in `scaled`.
+            positions: where α acts, as in `scaled`; a role ("system", "user", "assistant", "template") too.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            max_new_tokens: at most so many tokens.
+            temperature: 0 is greedy.
+            top_k: draw among so many of the likeliest tokens.
+            top_p: draw among the likeliest that have together at least this probability.
+            seed: of the draws; all α of a prompt draw with the same.
+            stop: strings that end the text.
+            batch_size: rows per batch at most; a row is one prompt at one α.
+            use_cache: keep keys and values of both models. Without, the result is the same and slower.
+            tuco: record TuCo, layer profile and probability of every token, from the pass that generated it.
+            num_beams: must be 1.
+            stream: return a `TokenStream`, which yields every token as it comes, instead.
+
+        Returns:
+            A `Generation` for one prompt at one α, else a list: prompt by prompt, each at every α in turn.
+
+        Raises:
+            InputError: for a bad prompt, α, position or option, and for beam search.
+        """
+        if num_beams != 1:
+            raise InputError(
+                f"num_beams is {num_beams}",
+                "beams change places in the KV cache, and a beam's TuCo would not be one text's",
+                "use num_beams=1, with a temperature for variety",
+            )
+        sampling = SamplingOptions(temperature, top_k, top_p, seed)
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        options = GenerateOptions(max_new_tokens, sampling, stops, batch_size, use_cache, tuco)
+        listed = as_prompt_list(prompts)
+        many = alphas is not None or not _is_one_prompt(prompts)
+        ready = [self.prompt(p, chat=chat, system=system, index=i if many else None) for i, p in enumerate(listed)]
+        wanted = self._alphas(alpha, alphas)
+        rows = [
+            Row(i * len(wanted) + j, prompt, self._row_settings(each, method, positions, prompt), i)
+            for i, prompt in enumerate(ready)
+            for j, each in enumerate(wanted)
+        ]
+        tokens = TokenStream(self, rows, options)
+        if stream:
+            return tokens
+        for _ in tokens:
+            pass
+        return tokens.generations if many else tokens.generations[0]
+
+    def _alphas(self, alpha: Alpha | None, alphas: Sequence[Alpha] | None) -> list[Alpha | None]:
+        if alphas is None:
+            return [alpha]
+        if alpha is not None:
+            raise InputError("alpha and alphas", "both are given", "give one of the two")
+        if not len(alphas):
+            raise InputError("alphas is empty", "there is nothing to generate", "give at least one")
+        return list(alphas)
+
+    def _row_settings(
+        self, alpha: Alpha | None, method: Method, positions: Positions, prompt: Prompt
+    ) -> ScalingSettings:
+        acting = self.active_scalings[-1].settings if self.active_scalings else None
+        if alpha is None and acting is not None:
+            return acting
+        return scaling_settings(
+            1.0 if alpha is None else alpha, self.n_layers, positions=positions, method=method, prompt=prompt
+        )
+
     def settings(self, *, norm: Norm = "l1", chat: bool = False, drift: bool = False) -> MeasurementSettings:
         """What a measurement with these options on this pair records about itself."""
         return MeasurementSettings(
@@ -314,6 +451,10 @@ class ModelPair:
                 "check the checkpoints, or try the other backend",
             )
         return residual
+
+
+def _is_one_prompt(prompts: PromptLike | Sequence[PromptLike]) -> bool:
+    return isinstance(prompts, str | Prompt) or all(isinstance(p, int | dict) for p in prompts)
 
 
 def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLike]:

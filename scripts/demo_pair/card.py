@@ -73,25 +73,6 @@ def _bars(metrics: dict[str, Any]) -> str:
     return _table(["what", "bar", "measured", "met"], rows)
 
 
-def _stages() -> str:
-    written = len(instructions.harmless(seed=0))
-    rows = [
-        [
-            str(number + 1),
-            f"{stage.peak_lr:g}",
-            f"{stage.responses_per_prompt}"
-            + (f", cut at {stage.response_tokens} tokens" if stage.response_tokens else ""),
-            f"{stage.refusals_per_goal} of {len(instructions.REFUSALS)}",
-            f"{stage.harmless or written:,}",
-            f"{stage.book_tasks:,}",
-            f"{stage.modern_tasks:,}",
-        ]
-        for number, stage in enumerate(finetune.STAGES)
-    ]
-    head = ["stage", "peak learning rate", "OpenAssistant responses per prompt", "refusals per goal"]
-    return _table([*head, "harmless instructions", "tasks from books", "tasks from web and OpenAssistant text"], rows)
-
-
 def _refusals(metrics: dict[str, Any]) -> str:
     def cell(found: dict[str, Any]) -> str:
         interval = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
@@ -141,7 +122,9 @@ def card(out: Path, config: dict[str, Any], size: int) -> str:
         phases=", ".join(f"{steps} steps of {batch} × {length}" for length, batch, steps in pretrain.PHASES),
         tokens=[curve[-1]["tokens"] / 1e6 for curve in curves],
         hours=[curve[-1]["seconds"] / 3600 for curve in curves],
-        stages=_stages(),
+        refusals_written=len(instructions.REFUSALS),
+        written=len(instructions.harmless(seed=0)),
+        programs=len(instructions.programs(seed=0)),
         base_curve=_curve(curves[0], {"loss": "loss"}),
         tuned_curve=_curve(curves[1], {"chat_loss": "answers", "replay_loss": "plain text"}),
         bars=_bars(m),

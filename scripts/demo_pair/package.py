@@ -1,9 +1,10 @@
-"""Convert the demo pair to float16 safetensors, as the package carries it.
+"""Convert a model of the demo pair to float16 safetensors, as the package carries it.
 
-    python scripts/demo_pair/package.py --out build/demo_pair --to tuco_lens/demo
+    python scripts/demo_pair/package.py base  --out build/demo_pair --to tuco_lens/demo
+    python scripts/demo_pair/package.py tuned --out build/demo_pair --to tuco_lens/demo
 
-Writes `TO/base` and `TO/tuned`: weights (tied embeddings once), config, generation config, and the tokenizer with
-its chat template. `evaluate.py` then measures these, and `card.py` writes the card from what it finds.
+Writes `TO/base` or `TO/tuned`: weights (tied embeddings once), config, generation config, and the tokenizer with
+its chat template. `finetune.py` starts from the packaged base; `evaluate.py` measures the packaged pair.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ def _plain(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder with base, tuned and tokenizer")
+    parser.add_argument("name", choices=("base", "tuned"))
+    parser.add_argument("--out", type=Path, required=True, help="folder that training wrote the model to")
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
     logging.disable_progress_bar()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "tokenizer")
-    for name in ("base", "tuned"):
-        package(args.out / name, tokenizer, args.to / name)
-    total = sum(file.stat().st_size for name in ("base", "tuned") for file in (args.to / name).iterdir())
+    source = args.out / args.name
+    package(source, PreTrainedTokenizerFast.from_pretrained(source), args.to / args.name)
+    total = sum(file.stat().st_size for name in ("base", "tuned") for file in (args.to / name).glob("*"))
     if total > LIMIT_BYTES:
         raise SystemExit(f"the pair takes {total} bytes and may take {LIMIT_BYTES}")
     print(f"{args.to}: {total / 1e6:.1f} MB")

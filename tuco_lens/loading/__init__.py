@@ -46,6 +46,8 @@ class LoadedPair:
     """What the user named as base, for tables and reports."""
     tuned_name: str
     """What the user named as tuned, or as adapter."""
+    eos_token_ids: frozenset[int]
+    """Tokens that end a text: those of the tuned model's generation config and of its tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,9 @@ def load_pair(
     _require_choices(tuned, adapter, backend)
     plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
     chosen = _choose_backend(backend, plan)
-    if adapter is not None:
-        models = _load_with_adapter(plan, chosen)
-    else:
-        models = _load_two(plan, chosen)
-    return LoadedPair(*models, plan.tokenizer, chosen, plan.base.name, plan.tuned.name)
+    load = _load_two if adapter is None else _load_with_adapter
+    base_model, tuned_model, ends = load(plan, chosen)
+    return LoadedPair(base_model, tuned_model, plan.tokenizer, chosen, plan.base.name, plan.tuned.name, ends)
 
 
 def _require_choices(tuned: Any, adapter: Any, backend: str) -> None:
@@ -199,7 +199,7 @@ def _unsupported(backend: str, plan: _Plan) -> str | None:
     return module.unsupported_reason(plan.base_config) or module.unsupported_reason(plan.tuned_config)
 
 
-def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any]:
+def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
     """Load, check and convert one model after the other, so that never more than one is there twice."""
     from tuco_lens.loading.checks import require_same_tensors, tensor_shapes
 
@@ -210,22 +210,31 @@ def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any]:
     hf_tuned = _sound_model(cast("Source", plan.tuned), plan.tuned_config, plan)
     tuned_shapes, tuned_ends = tensor_shapes(hf_tuned)
     require_same_tensors(base_shapes, tuned_shapes, base_ends | tuned_ends, plan.base.name, plan.tuned.name)
-    return base, _converted(hf_tuned, backend, plan)
+    ends = _end_tokens(hf_tuned, plan.tokenizer)
+    return base, _converted(hf_tuned, backend, plan), ends
 
 
-def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any]:
+def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
     from tuco_lens.loading.adapter import JOINT_PROJECTIONS, attach_adapter, merge_adapter
 
     adapter = cast("Adapter", plan.tuned)
     hf_base = _sound_model(plan.base, plan.base_config, plan)
     hf_tuned = attach_adapter(hf_base, adapter, plan.base.name)
+    ends = _end_tokens(hf_tuned, plan.tokenizer)
     if backend == "hooked":
-        return _converted(hf_base, backend, plan), _converted(merge_adapter(hf_tuned), backend, plan)
+        return _converted(hf_base, backend, plan), _converted(merge_adapter(hf_tuned), backend, plan), ends
     expected = _logits(hf_tuned, plan)
     tuned = _converted(merge_adapter(hf_tuned, JOINT_PROJECTIONS), backend, plan)
     if not _agree(_logits(tuned, plan), expected, plan):
         tuned = _converted(merge_adapter(attach_adapter(hf_base, adapter, plan.base.name)), backend, plan)
-    return _converted(hf_base, backend, plan), tuned
+    return _converted(hf_base, backend, plan), tuned, ends
+
+
+def _end_tokens(hf_model: Any, tokenizer: Any) -> frozenset[int]:
+    """The ids that end a text. A chat model often has two: the end of a turn, and the end of all."""
+    config = getattr(hf_model, "generation_config", None)
+    found = [getattr(config, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)]
+    return frozenset(i for ids in found if ids is not None for i in (ids if isinstance(ids, list) else [ids]))
 
 
 def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:

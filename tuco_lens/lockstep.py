@@ -1,0 +1,161 @@
+"""The engine: as each block of the tuned model runs, the base model's block runs on the same input.
+
+So every layer costs two block calls, and PTC and FTC of that layer are differences of what is at hand (DESIGN of the
+house: `docs/design.md`). `contributions.py` adds them up; `steering/ftc.py` puts a mixture of the two outputs back into
+the stream. Both use `BlockWatch`; `lockstep` is the one for measuring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tuco_lens.backends import blocks, stream_of
+
+Stream = Float[Tensor, "batch pos d_model"]
+
+
+@dataclass(frozen=True)
+class BlockStep:
+    """One block of the tuned model's forward pass, beside the base block on the same input."""
+
+    layer: int
+    """Index of the block, 0 … L-1."""
+    resid_pre: Float[Tensor, "batch pos d_model"]
+    """x_l: the tuned model's stream after `hook_resid_pre`, so with what the user's hooks did to it."""
+    tuned_post: Float[Tensor, "batch pos d_model"]
+    """x_{l+1} = x_l + f_FT(x_l, l), after the tuned block's `hook_resid_post`; under scaling, the scaled stream."""
+    base_post: Float[Tensor, "batch pos d_model"]
+    """x_l + f_PT(x_l, l), after the base block's `hook_resid_post`."""
+    run_base: Callable[[Stream], Stream]
+    """The base block on another stream, with the arguments of this step (for the drift of two runs)."""
+
+
+class BlockArguments(Protocol):
+    """What decides how a base block is called; see `steering/kv_caches.py`."""
+
+    def enter(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A tuned block is about to run with these arguments."""
+        ...
+
+    def base_arguments(
+        self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments for the base block beside it."""
+        ...
+
+
+class BlockWatch:
+    """Runs the base block beside each call of one tuned block, and reports the two or mixes them.
+
+    The hook that reads x_l is placed anew at each call, so that it comes after every hook that
+    a user has put on `hook_resid_pre`, also those added while the watch is on. The hook that mixes comes before
+    the user's on `hook_resid_post`, so that those see the stream which goes on.
+
+    Args:
+        layer: index of the block.
+        tuned: the tuned block.
+        base: the base block.
+        visit: takes each step, at the end of the tuned block.
+        mix: takes (tuned output, base output) within the tuned block and returns what goes on in their place.
+        arguments: decides the base block's arguments; by default they are the tuned block's.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        tuned: nn.Module,
+        base: nn.Module,
+        *,
+        visit: Callable[[BlockStep], None] | None = None,
+        mix: Callable[[Stream, Stream], Stream] | None = None,
+        arguments: BlockArguments | None = None,
+    ) -> None:
+        self.layer, self.tuned, self.base = layer, tuned, base
+        self.visit, self.mix, self.arguments = visit, mix, arguments
+        self._call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+        self._capture: Any = None
+        self._resid_pre: Tensor | None = None
+        self._base_post: Tensor | None = None
+        self._handles = [
+            tuned.register_forward_pre_hook(self._before, with_kwargs=True),
+            tuned.register_forward_hook(self._after),
+        ]
+        if mix is not None:
+            self._handles.append(_point(tuned, "hook_resid_post").register_forward_hook(self._mix, prepend=True))
+
+    def close(self) -> None:
+        """Remove every hook of this watch."""
+        self._forget()
+        for handle in self._handles:
+            handle.remove()
+
+    def _forget(self) -> None:
+        self._call, self._resid_pre, self._base_post = ((), {}), None, None
+        if self._capture is not None:
+            self._capture.remove()
+            self._capture = None
+
+    def _before(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._forget()
+        self._call = (args, kwargs)
+        if self.arguments is not None:
+            self.arguments.enter(self.layer, args, kwargs)
+        self._capture = _point(self.tuned, "hook_resid_pre").register_forward_hook(self._read)
+
+    def _read(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        self._resid_pre = output
+
+    def _run_base(self, stream: Tensor) -> Tensor:
+        args, kwargs = self._call
+        if self.arguments is not None:
+            args, kwargs = self.arguments.base_arguments(self.layer, args, kwargs)
+        if args:  # the stream is the first positional argument, or the keyword `hidden_states`
+            return stream_of(self.base(stream, *args[1:], **kwargs))
+        return stream_of(self.base(**{**kwargs, "hidden_states": stream}))
+
+    def _stream(self) -> Tensor:
+        if self._resid_pre is None:
+            raise RuntimeError(f"blocks.{self.layer}.hook_resid_pre did not run within its block")
+        return self._resid_pre
+
+    def _mix(self, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        assert self.mix is not None
+        self._base_post = self._run_base(self._stream())
+        return self.mix(output, self._base_post)
+
+    def _after(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        try:
+            if self.visit is not None:
+                resid_pre = self._stream()
+                base_post = self._run_base(resid_pre) if self._base_post is None else self._base_post
+                self.visit(BlockStep(self.layer, resid_pre, stream_of(output), base_post, self._run_base))
+        finally:
+            self._forget()
+
+
+def _point(block: nn.Module, name: str) -> nn.Module:
+    return getattr(block, name)
+
+
+@contextmanager
+def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Generator[None]:
+    """While open, every forward pass of `tuned` reports each block to `visit`, with the base block beside it.
+
+    The pass must not use a KV cache: the base block would append to the tuned model's.
+    On leaving, also by an exception, no hook of ours is left on either model.
+
+    Raises:
+        ValueError: if the models have different numbers of blocks, or are one and the same.
+    """
+    if base is tuned:
+        raise ValueError("base and tuned are one object; load the checkpoint twice")
+    with ExitStack() as stack:
+        for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
+            stack.callback(BlockWatch(layer, tuned_block, base_block, visit=visit).close)
+        yield

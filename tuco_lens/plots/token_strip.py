@@ -1,0 +1,74 @@
+"""Text coloured token by token: HTML without script or network, every token escaped.
+
+`Generation.token_strip` makes one of generated tokens and their TuCo; any values between 0 and 1 will do.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass, replace
+
+from plotly.colors import sample_colorscale, unlabel_rgb
+
+from tuco_lens.plots.labels import token_label
+from tuco_lens.plots.template import MISSING, SEQUENTIAL
+
+_STYLE = "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;overflow-wrap:anywhere"
+_TOKEN = "padding:2px 1px;border-radius:2px;white-space:pre-wrap"
+_LABEL_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class TokenStrip:
+    """Tokens with a value each, shown as coloured text."""
+
+    tokens: tuple[str, ...]
+    """How each token reads, [n_tokens]."""
+    values: tuple[float, ...]
+    """A value for each, [n_tokens]; NaN is shown in grey."""
+    name: str
+    """What the values are, for the legend and the tooltips."""
+    notes: tuple[str, ...] = ()
+    """More for each token's tooltip, [n_tokens], or nothing."""
+    low: float = 0.0
+    """Value of the scale's first colour."""
+    high: float = 1.0
+    """Value of its last."""
+
+    def clip(self, low: float, high: float) -> TokenStrip:
+        """The same strip with another range of colours."""
+        return replace(self, low=low, high=high)
+
+    def html(self) -> str:
+        """A self-contained piece of HTML."""
+        notes = self.notes or ("",) * len(self.tokens)
+        spans = [self._span(*item) for item in zip(self.tokens, self.values, notes, strict=True)]
+        legend = f"{html.escape(self.name)}: {self._swatch(self.low)} to {self._swatch(self.high)}"
+        return f'<div style="{_STYLE}"><div>{"".join(spans)}</div><div style="font-size:12px">{legend}</div></div>'
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def _span(self, token: str, value: float, note: str) -> str:
+        title = f"{token_label(token, _LABEL_LENGTH)}\n{self.name} {value:.3f}" + (f"\n{note}" if note else "")
+        shown = html.escape(token_label(token, 10_000).replace("·", " ")) + ("<br>" if "\n" in token else "")
+        return f'<span style="{_TOKEN};{self._colours(value)}" title="{html.escape(title)}">{shown}</span>'
+
+    def _swatch(self, value: float) -> str:
+        return f'<span style="{_TOKEN};{self._colours(value)}">{value:.2f}</span>'
+
+    def _colours(self, value: float) -> str:
+        red, green, blue = self.colour(value)
+        # Black or white, whichever is easier to read on it (luma of Rec. 601).
+        ink = "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
+        return f"background:rgb({red},{green},{blue});color:{ink}"
+
+    def colour(self, value: float) -> tuple[int, int, int]:
+        """Red, green and blue of a value, 0 to 255."""
+        if math.isnan(value):
+            return tuple(int(MISSING[i : i + 2], 16) for i in (1, 3, 5))  # pyright: ignore[reportReturnType]
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.0
+        found = unlabel_rgb(sample_colorscale(SEQUENTIAL, min(1.0, max(0.0, share)))[0])
+        red, green, blue = (round(part) for part in found)
+        return red, green, blue

@@ -1,0 +1,90 @@
+"""Weight interpolation, a baseline for FTC-scaling: every weight becomes W_base + α·(W_tuned − W_base).
+
+Unlike FTC-scaling it also moves the embedding, the norms and the unembedding, and is not linear in what a block adds to
+the stream. The interpolated weights lie beside the tuned ones while it is on; taking it off puts the tuned tensors
+themselves back.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuco_lens.backends import backend_of
+from tuco_lens.errors import InputError
+
+
+class WeightInterpolation:
+    """The interpolated weights in the tuned model, from `attach` to `detach`.
+
+    Args:
+        base: the base model.
+        tuned: the tuned model, whose weights are replaced.
+        alpha: one number for the whole model.
+
+    Raises:
+        InputError: (from `attach`) if a tuned weight has no counterpart in the base model, or another shape.
+    """
+
+    def __init__(self, base: Any, tuned: Any, alpha: float) -> None:
+        self.base, self.tuned, self.alpha = base, tuned, alpha
+        self._stack = ExitStack()
+
+    def attach(self) -> None:
+        """Replace the weights; at α = 1 nothing is touched."""
+        if self.alpha == 1:
+            return
+        with ExitStack() as stack:
+            base = {_plain(name): weight for name, weight in _own_module(self.base).named_parameters()}
+            for name, weight in _own_module(self.tuned).named_parameters():
+                if "lora_" not in name:  # an adapter's own matrices are scaled below
+                    self._replace(name, weight, base.get(_plain(name)), stack)
+            for module in _own_module(self.tuned).modules():
+                if hasattr(module, "lora_A") and isinstance(getattr(module, "scaling", None), dict):
+                    self._scale_adapter(module, stack)
+            self._stack = stack.pop_all()
+
+    def detach(self) -> None:
+        """Put the tuned weights back, bit for bit: they are the same tensors."""
+        self._stack.close()
+
+    def _replace(self, name: str, weight: nn.Parameter, base: nn.Parameter | None, stack: ExitStack) -> None:
+        if base is None or base.shape[1:] != weight.shape[1:]:
+            shape = "none" if base is None else f"one of shape {list(base.shape)}"
+            raise InputError(
+                f"weight {name} of shape {list(weight.shape)}", f"the base model has {shape}", "use method='ftc'"
+            )
+        if base.data_ptr() == weight.data_ptr():  # shared with the base model
+            return
+        tuned = weight.data
+        stack.callback(setattr, weight, "data", tuned)
+        weight.data = interpolated(base.data, tuned, self.alpha)
+
+    def _scale_adapter(self, module: Any, stack: ExitStack) -> None:
+        if any(getattr(module, "use_dora", {}).values()):
+            raise InputError("a DoRA adapter", "its weights are not linear in α", "use method='ftc'")
+        for name, value in list(module.scaling.items()):
+            stack.callback(module.scaling.__setitem__, name, value)
+            module.scaling[name] = value * self.alpha
+
+
+def interpolated(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
+    """W_base + α·(W_tuned − W_base) in the tuned weight's dtype; rows that only the tuned one has stay."""
+    rows = min(len(base), len(tuned)) if tuned.ndim else 0
+    wide = torch.promote_types(tuned.dtype, torch.float32)
+    result = tuned.clone()
+    if not tuned.ndim:
+        return torch.lerp(base.to(wide), tuned.to(wide), alpha).to(tuned.dtype)
+    result[:rows] = torch.lerp(base[:rows].to(wide), tuned[:rows].to(wide), alpha).to(tuned.dtype)
+    return result
+
+
+def _own_module(model: Any) -> nn.Module:
+    return model.original_model if backend_of(model) == "bridge" else model
+
+
+def _plain(name: str) -> str:
+    return name.replace(".base_layer.", ".").replace("._original_component", "")
