@@ -51,21 +51,20 @@ def fork(cache: Any) -> Any:
 
 
 def with_rows(cache: Any, rows: Int[Tensor, " row"]) -> Any:
-    """A copy of a cache with these rows of its batch, in this order; one row repeated costs no memory."""
+    """A copy of a cache, or of an entry of one, with these rows of its batch; one row repeated costs no memory."""
     other = fork(cache)
     if hasattr(other, "previous_attention_mask"):
         other.previous_attention_mask = other.previous_attention_mask[rows]
-    for layer in other.layers if hasattr(other, "layers") else other.entries:
-        names = ("keys", "values") if hasattr(other, "layers") else ("past_keys", "past_values")
-        for name in names:
-            tensor = getattr(layer, name, None)
+    for holder in getattr(other, "layers", None) or getattr(other, "entries", None) or [other]:
+        for name in ("keys", "values", "past_keys", "past_values"):
+            tensor = getattr(holder, name, None)
             if tensor is not None and tensor.numel():
-                setattr(layer, name, _rows(tensor, rows))
+                setattr(holder, name, _rows(tensor, rows))
     return other
 
 
 def _rows(tensor: Tensor, rows: Int[Tensor, " row"]) -> Tensor:
-    if tensor.shape[0] == 1:
+    if tensor.shape[0] == 1:  # a view: what is appended makes a new tensor
         return tensor.expand(len(rows), *tensor.shape[1:])
     return tensor.index_select(0, rows.to(tensor.device))
 
@@ -128,29 +127,28 @@ class CachePairing:
             self._begin(cache, fork(cache))
         self.prompt_length = self._partner(cache).prompt_length
 
-    def adopt(self, tuned: Any, base: Any, prompt_length: int) -> None:
-        """Take over a pair of caches that another pairing filled."""
-        for one, other in zip(_parts(tuned), _parts(base), strict=True):
-            self._begin(one, other, prompt_length)
-
-    def base_of(self, tuned: Any) -> Any:
-        """The base blocks' cache beside a whole tuned cache."""
-        if hasattr(tuned, "entries"):
-            other = fork(tuned)
-            other.entries = [self._partner(entry).base for entry in tuned.entries]
-            return other
-        return self._partner(tuned).base
+    def follow(self, tuned: Any, copied: Any, rows: Int[Tensor, " row"]) -> None:
+        """Give a copy of a tuned cache, made by `with_rows`, its own copy of the base blocks' cache."""
+        for part, other in zip(_parts(tuned), _parts(copied), strict=True):
+            partner = self._partners.get(id(part))
+            if partner is not None:
+                self._begin(other, with_rows(partner.base, rows), partner.prompt_length)
 
     def whole(self, tuned: Any, n_tokens: int) -> Any:
         """The base model's cache beside a whole tuned cache, for a pass of whole models; begun if that one is empty."""
         parts = _parts(tuned)
         self.offset = cached_tokens(parts[0], 0)
         if self.offset == 0:
-            self.adopt(tuned, fork(tuned), n_tokens)
-        base = self.base_of(tuned)
-        if cached_tokens(_parts(base)[0], 0) != self.offset:
+            for part in parts:
+                self._begin(part, fork(part), n_tokens)
+        base = [self._partner(part).base for part in parts]
+        if cached_tokens(base[0], 0) != self.offset:
             raise _filled_elsewhere(self.offset)
-        return base
+        if not hasattr(tuned, "entries"):
+            return base[0]
+        other = fork(tuned)
+        other.entries = base
+        return other
 
     def base_arguments(
         self, layer: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
