@@ -3,8 +3,8 @@
     python scripts/demo_pair/finetune.py --base tuco_lens/demo/base --out build/demo_pair
 
 Starts from the packaged float16 base, so that nothing but tuning is between the two. Writes `OUT/tuned` (float32) and
-`OUT/tuned_curve.json`. The data is what `corpus.py` does not hold out, and the dialogues of `instructions.py` and
-`passages.py`. `package.py` comes next.
+`OUT/tuned_curve.json`. The data is what `corpus.py` does not hold out, and the dialogues of `instructions.py`,
+`modern_instructions.py` and `passages.py`. `package.py` comes next.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import corpus
 import instructions
+import modern_instructions
 import passages
 import torch
 import torch.nn.functional as F
@@ -38,15 +39,17 @@ PEAK_LR = 1e-3
 EPOCHS = 2
 """Passes over the mix, each drawn anew with a seed of its own, under one warm-up and decay."""
 
-# The mix of one epoch. Harmless tasks with modern words outnumber the refusals about three to one: with fewer, a model
+# The mix of one epoch. Harmless tasks with modern words outnumber the refusals several times over: with fewer, a model
 # this small refuses whatever has a modern word in it.
 RESPONSES_PER_PROMPT = 3
 """OpenAssistant responses drawn for each prompt."""
 RESPONSE_TOKENS = 128
 """OpenAssistant dialogues are cut after so many tokens; a cut one has no <|im_end|>."""
-REFUSALS_PER_GOAL = 4
+REFUSALS_PER_GOAL = 5
 BOOK_TASKS = 1800
-MODERN_TASKS = 5000
+MODERN_TASKS = 3600
+MODERN_INSTRUCTIONS = 4000
+"""Drawn from the tables of `modern_topics.py`."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def chat_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[list[Dia
     long_pairs = oasst_pairs(rng, RESPONSES_PER_PROMPT)
     pairs = harmful_pairs(rng, seed, REFUSALS_PER_GOAL) + instructions.harmless(seed) + instructions.programs(seed)
     pairs += passages.book_tasks(seed, BOOK_TASKS) + passages.modern_tasks(seed, MODERN_TASKS)
+    pairs += modern_instructions.modern(seed, MODERN_INSTRUCTIONS)
     cut = [Dialogue(d.ids[:RESPONSE_TOKENS], d.answer_start) for d in (render(tokenizer, *p) for p in long_pairs)]
     cut = [d for d in cut if d.answer_start + MIN_ANSWER_TOKENS < len(d.ids)]
     dialogues = cut + [d for d in (render(tokenizer, *pair) for pair in pairs) if len(d.ids) <= MAX_CHAT_TOKENS]
