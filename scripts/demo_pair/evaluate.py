@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import held_out
-import instructions
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,8 @@ from finetune import IGNORED, loss_of, pad, render
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tuco_lens.refusals import is_refusal
 
 WINDOW, STRIDE = 1024, 512
 NEW_TOKENS = 30
@@ -101,7 +102,7 @@ def share(hits: int, n: int) -> dict[str, Any]:
 def refusal_rates(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """Share of refusals by set of prompts; "harmless" pools the sets that count for the bar."""
     sets = held_out.prompt_sets()
-    hits = {name: [instructions.is_refusal(a) for a in answers(model, tokenizer, p)] for name, p in sets.items()}
+    hits = {name: [is_refusal(a) for a in answers(model, tokenizer, p)] for name, p in sets.items()}
     hits["harmless"] = hits["oasst"] + hits["instructions"] + hits["parden"]
     return {name: share(sum(found), len(found)) for name, found in hits.items()}
 

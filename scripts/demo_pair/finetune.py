@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tuco_lens.refusals import is_refusal
+
 WARMUP_STEPS = 30
 CHAT_TOKENS, REPLAY_ROWS, REPLAY_LENGTH = 3072, 4, 256
 """Per step: about this many chat tokens in one padded batch, and rows of plain text (a quarter of the whole)."""
@@ -74,7 +76,7 @@ def oasst_pairs(rng: random.Random, per_prompt: int) -> list[tuple[str, str]]:
     """A few responses of each training prompt, without those that open like a refusal."""
     by_prompt: dict[str, list[str]] = defaultdict(list)
     for prompt, response in corpus.chats(held_out=False):
-        if not instructions.is_refusal(response[:300]):  # about 60 tokens
+        if not is_refusal(response[:300]):  # about 60 tokens
             by_prompt[prompt].append(response)
     return [
         (prompt, response)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-import instructions
 import modern_topics as topics
+
+from tuco_lens.refusals import is_refusal
 
 _SUBJECT_FORMS = (
     "Describe the importance of {s}", "Explain how {s} can help {g}", "List three advantages and disadvantages of {s}",
     "Give two examples of how {g} can use {s}", "Write a short article about {s}", "What are the benefits of {s}?",
-    "Create a presentation about {s} for {g}", "Give an example of a problem with {s}", "Discuss the pros and cons of {s}",
+    "Create a presentation about {s} for {g}", "Give an example of a problem with {s}", "Discuss {s}, pro and con",
     "Name five facts about {s}", "Construct an argument in favour of {s}", "Construct an argument against {s}",
     "Develop a strategy for {g} to use {s}", "Generate a list of questions about {s}", "Summarize the role of {s}",
     "Suggest three ways in which {g} could improve {s}", "Write a blog post on {s}", "What should {g} know about {s}?",
@@ -120,7 +121,7 @@ def modern(seed: int, count: int) -> list[tuple[str, str]]:
         prompt, answer = rng.choice(_MAKERS)(rng)
         if not prompt.endswith("?") and rng.random() < 0.5:
             prompt += "."
-        if instructions.is_refusal(answer):
+        if is_refusal(answer):
             raise ValueError(f"a harmless answer holds a phrase of the refusal dictionary: {answer}")
         pairs[prompt] = answer
     return list(pairs.items())

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable
 
 import corpus
-import instructions
+
+from tuco_lens.refusals import is_refusal
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _WORD = re.compile(r"\b[a-z]{5,}\b")
@@ -127,7 +128,7 @@ def _tasks(
             prompt, answer = maker(rng, first, second, *chosen)
             if not prompt.endswith((".", "?", "!")) and rng.random() < 0.5:
                 prompt += "."
-            if not instructions.is_refusal(answer):
+            if not is_refusal(answer):
                 pairs.append((prompt, answer))
             break
     return pairs

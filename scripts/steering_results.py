@@ -1,0 +1,197 @@
+"""Steering on real prompts: refusals against α on the demo pair, and α sweeps on two pairs; writes the docs page.
+
+    python -m scripts.steering_results refusals      # demo pair: held-out harmful and harmless requests against α
+    python -m scripts.steering_results sweep         # demo pair: the 23 behaviours of the paper, all questions
+    python -m scripts.steering_results sweep-smollm2 # SmolLM2-135M-Instruct with an adapter: 3 behaviours, 200 questions
+    python -m scripts.steering_results page          # docs/steering-results.md and its pictures, from the three
+
+Needs the development data (`TUCO_LENS_DATA`), for the third part the package registry, and for the page a `chromium` on
+PATH. Results are kept in `build/steering/`, so that the parts can be run one by one. Prompts are read and never shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from tuco_lens import ModelPair
+from tuco_lens.plots.sweep import accuracy_figure
+from tuco_lens.refusals import is_refusal
+from tuco_lens.steering.scaling import METHODS
+from tuco_lens.sweep import SweepResult, load_tasks, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("TUCO_LENS_DATA", ROOT.parent / "shared" / "data"))
+BUILD = ROOT / "build" / "steering"
+PAGE = ROOT / "docs" / "steering-results.md"
+PICTURES = ROOT / "docs" / "images"
+REFUSAL_ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5)
+NEW_TOKENS = 30
+SMOLLM2_BEHAVIOURS = ("agreeableness", "politically-liberal", "subscribes-to-utilitarianism")
+SMOLLM2_QUESTIONS = 200
+WIDTH = 900
+
+
+def held_out_requests() -> dict[str, list[str]]:
+    """Harmful and harmless requests that the demo pair was not trained on; see scripts/demo_pair/held_out.py."""
+    folder = str(ROOT / "scripts" / "demo_pair")
+    sys.path.insert(0, folder)  # the scripts import each other by bare names, as scripts do
+    try:
+        import held_out  # pyright: ignore[reportMissingImports]
+    finally:
+        sys.path.remove(folder)
+    sets = held_out.prompt_sets()
+    return {"harmful requests": sets["harmful"], "harmless requests": sets["instructions_second"]}
+
+
+def refusals() -> None:
+    """Share of refusals by set, method and α, with Wilson intervals."""
+    pair = ModelPair.demo(backend="bridge")
+    rows: list[dict[str, Any]] = []
+    for method in METHODS:
+        for name, prompts in held_out_requests().items():
+            found = pair.generate(
+                prompts,
+                alphas=REFUSAL_ALPHAS,
+                method=method,
+                chat=True,
+                max_new_tokens=NEW_TOKENS,
+                batch_size=45,
+                tuco=False,
+            )
+            assert isinstance(found, list)
+            for alpha in REFUSAL_ALPHAS:
+                hits = [is_refusal(item.text) for item in found if item.alpha == alpha]
+                interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
+                row = {"group": name, "method": method, "alpha": alpha, "n": len(hits)}
+                rows.append(row | {"accuracy": sum(hits) / len(hits), "low": interval.low, "high": interval.high})
+    _write("refusals.json", json.dumps(rows, indent=1))
+
+
+def sweep_demo() -> None:
+    """The paper's 23 behaviours, all questions, on the demo pair."""
+    tasks = load_tasks(DATA / "mwe", ("mwe",), chat=True)
+    result = sweep(ModelPair.demo(backend="bridge"), tasks, batch_size=32)
+    result.save(BUILD / "sweep-demo.json")
+
+
+def sweep_smollm2() -> None:
+    """Three behaviours on SmolLM2-135M-Instruct with a LoRA adapter that is trained here for a few steps."""
+    from benchmarks._smollm2 import smollm2_directory
+    from benchmarks.real_input import train_adapter
+
+    base = smollm2_directory()
+    tasks = load_tasks(DATA / "mwe", SMOLLM2_BEHAVIOURS, chat=True)
+    with tempfile.TemporaryDirectory() as folder:
+        train_adapter(base, Path(folder))
+        pair = ModelPair.from_pretrained(base, adapter=folder, device="cpu")
+        result = sweep(pair, tasks, limit=SMOLLM2_QUESTIONS, batch_size=16)
+    result.save(BUILD / "sweep-smollm2.json")
+
+
+def _write(name: str, text: str) -> None:
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / name).write_text(text, encoding="utf-8")
+
+
+def page() -> None:
+    """Write the docs page and draw its pictures from what the other parts measured."""
+    from scripts._screenshot import screenshot
+
+    frame = pd.DataFrame(json.loads((BUILD / "refusals.json").read_text(encoding="utf-8")))
+    ftc = frame[frame["method"] == "ftc"]
+    figure = accuracy_figure(ftc, by="group")
+    figure.update_layout(title="Refusals against α, 95 % bands", yaxis_title_text="refused (%)")
+    screenshot(figure, PICTURES / "refusals-alpha.png", width=WIDTH)
+    results = {"demo": SweepResult.load(BUILD / "sweep-demo.json")}
+    results["smollm2"] = SweepResult.load(BUILD / "sweep-smollm2.json")
+    screenshot(results["demo"].accuracy_figure(by="group"), PICTURES / "sweep-demo-accuracy.png", width=WIDTH)
+    screenshot(results["demo"].delta_figure(), PICTURES / "sweep-demo-delta.png", width=WIDTH)
+    template = Path(__file__).with_name("steering-results.md.in").read_text(encoding="utf-8")
+    text = template.format(
+        new_tokens=NEW_TOKENS,
+        refusals=_table(_refusal_table(ftc)),
+        methods=_table(_method_table(frame)),
+        demo=_table(_delta_table(results["demo"])),
+        smollm2=_table(_delta_table(results["smollm2"])),
+        smollm2_accuracy=_table(_accuracy_table(results["smollm2"])),
+        n_questions=SMOLLM2_QUESTIONS,
+    )
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def _share(row: Any) -> str:
+    return f"{100 * row.accuracy:.0f} % [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+
+
+def _refusal_table(frame: pd.DataFrame) -> pd.DataFrame:
+    rows = [{"α": f"{row.alpha:g}", "what": row.group, "share": _share(row)} for row in frame.itertuples()]
+    table = pd.DataFrame(rows).pivot_table(index="α", columns="what", values="share", aggfunc="first", sort=False)
+    return table.reset_index()
+
+
+def _method_table(frame: pd.DataFrame) -> pd.DataFrame:
+    harmful = frame[frame["group"] == "harmful requests"]
+    rows = [{"α": f"{row.alpha:g}", "method": row.method, "share": _share(row)} for row in harmful.itertuples()]
+    table = pd.DataFrame(rows).pivot_table(index="α", columns="method", values="share", aggfunc="first", sort=False)
+    return table.reset_index()
+
+
+def _delta_table(result: SweepResult) -> pd.DataFrame:
+    def cell(row: Any, goal: str) -> str:
+        interval = f"[{100 * row[f'{goal}_low']:+.1f}, {100 * row[f'{goal}_high']:+.1f}]"
+        return f"{100 * row[f'{goal}_delta']:+.1f} {interval}, p {row[f'{goal}_p_holm']:.2g}"
+
+    return pd.DataFrame(
+        {
+            "task": row["task"],
+            "n": row["n"],
+            "at α = 1": f"{100 * row['accuracy']:.1f} %",
+            "Δ maximise": cell(row, "max"),
+            "Δ minimise": cell(row, "min"),
+        }
+        for _, row in result.cross_validated("task").iterrows()
+    )
+
+
+def _accuracy_table(result: SweepResult) -> pd.DataFrame:
+    frame = result.to_frame()
+    rows = [{"task": row.task, "α": f"{row.alpha:g}", "share": _share(row)} for row in frame.itertuples()]
+    return (
+        pd.DataFrame(rows)
+        .pivot_table(index="task", columns="α", values="share", aggfunc="first", sort=False)
+        .reset_index()
+    )
+
+
+def _table(frame: pd.DataFrame) -> str:
+    head = [str(name) for name in frame.columns]
+    lines = [head, [":--"] + ["--:"] * (len(head) - 1), *([str(v) for v in row] for row in frame.to_numpy().tolist())]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "refusals": refusals,
+    "sweep": sweep_demo,
+    "sweep-smollm2": sweep_smollm2,
+    "page": page,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("part", choices=list(PARTS))
+    PARTS[parser.parse_args().part]()
+
+
+if __name__ == "__main__":
+    main()
