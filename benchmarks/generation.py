@@ -11,12 +11,14 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from benchmarks._shapes import VOCAB, model_pair, transformers_pair
 from benchmarks.speed import seconds
+from tuco_lens import Prompt
 
 ALPHA, PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 0.8, 32, 128, 5
 LONG = 4 * NEW_TOKENS
@@ -26,7 +28,7 @@ BAR = 2.3
 def main() -> None:
     _, tuned = transformers_pair()
     tuned.generation_config.eos_token_id = None
-    pair = model_pair("bridge")
+    pair = replace(model_pair("bridge"), eos_token_ids=frozenset())
     prompt = torch.randint(1, VOCAB, (1, PROMPT_TOKENS))
 
     def bare(new_tokens: int = NEW_TOKENS) -> None:
@@ -35,7 +37,7 @@ def main() -> None:
         )
 
     def scaled(**options: Any) -> None:
-        found = pair.generate(prompt[0].tolist(), max_new_tokens=NEW_TOKENS, **options)
+        found = pair.generate(as_prompt(prompt), max_new_tokens=NEW_TOKENS, **options)
         assert found.n_tokens == NEW_TOKENS
 
     print(f"{'what':34} {'ratio':>6} {'quartiles':>13} {'bar':>5}")
@@ -54,9 +56,15 @@ def main() -> None:
     _flatness(pair, prompt, tuned)
 
 
+def as_prompt(ids: torch.Tensor) -> Prompt:
+    """Ids as they are; the benchmark's tokenizer knows a single word."""
+    listed = ids[0].tolist()
+    return Prompt("", tuple(listed), ("?",) * len(listed), ("text",) * len(listed))
+
+
 def _flatness(pair: Any, prompt: torch.Tensor, tuned: Any) -> None:
     """Time per token late in a long text against early in it, for both."""
-    tokens = pair.generate(prompt[0].tolist(), alpha=ALPHA, max_new_tokens=LONG, stream=True)
+    tokens = pair.generate(as_prompt(prompt), alpha=ALPHA, max_new_tokens=LONG, stream=True)
     times = [time.perf_counter() for _ in tokens]
     marks = _StepTimes()
     tuned.generate(

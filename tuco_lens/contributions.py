@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.backends import run_blocks, run_embedding
-from tuco_lens.fused import fused_attention
+from tuco_lens.fast_path import fast_path
 from tuco_lens.lockstep import BlockStep, lockstep
 from tuco_lens.metrics import Norm, contribution_ratio, vector_norms
 
@@ -116,7 +116,7 @@ def batch_norms(
         drift: also run the base model on its own stream (a third block call per layer).
     """
     accumulate = NormAccumulator(norm, run_embedding(base, ids) if drift else None)
-    with fused_attention(base, tuned), lockstep(base, tuned, accumulate):
+    with fast_path(base, tuned), lockstep(base, tuned, accumulate):
         run_blocks(tuned, ids)
     return accumulate.result()
 

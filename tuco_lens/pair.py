@@ -7,7 +7,7 @@ models; hooks that a user puts on them are respected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -388,7 +388,7 @@ class ModelPair:
             for i, prompt in enumerate(ready)
             for j, each in enumerate(wanted)
         ]
-        tokens = TokenStream(self, rows, options)
+        tokens = TokenStream(self, rows, options, hold=not stream)
         if stream:
             return tokens
         for _ in tokens:
@@ -400,6 +400,9 @@ class ModelPair:
             return [alpha]
         if alpha is not None:
             raise InputError("alpha and alphas", "both are given", "give one of the two")
+        given: object = alphas
+        if isinstance(given, str | Mapping) or not hasattr(given, "__len__"):
+            raise InputError(f"alphas is {given!r}", "it is no list", "give a list, or alpha for a single one")
         if not len(alphas):
             raise InputError("alphas is empty", "there is nothing to generate", "give at least one")
         return list(alphas)

@@ -12,7 +12,7 @@ from tests.architectures import make_model
 from tests.pairs import tiny_pair
 from tuco_lens import ModelPair
 from tuco_lens.contributions import NormAccumulator, lockstep
-from tuco_lens.fused import fused_attention
+from tuco_lens.fast_path import fast_path
 from tuco_lens.loading.bridge import to_bridge
 
 pytestmark = pytest.mark.bridge
@@ -25,7 +25,7 @@ def pair() -> ModelPair:
 
 
 def is_fused(pair: ModelPair) -> bool:
-    with fused_attention(pair.base, pair.tuned) as fused:
+    with fast_path(pair.base, pair.tuned) as fused:
         return fused
 
 
@@ -34,7 +34,7 @@ def cumulative_ftc(pair: ModelPair, *, fused: bool) -> Tensor:
     accumulate = NormAccumulator("l1")
     with torch.no_grad(), lockstep(pair.base, pair.tuned, accumulate):
         if fused:
-            with fused_attention(pair.base, pair.tuned) as on:
+            with fast_path(pair.base, pair.tuned) as on:
                 assert on
                 pair.tuned(IDS, use_cache=False)
         else:
@@ -97,7 +97,7 @@ def test_hooks_around_the_kernel_fire_with_the_same_effect_in_both_ways(pair: Mo
 @pytest.mark.parametrize("name", ["gemma2", "gpt2", "bloom", "gptj"])
 def test_attention_that_the_kernel_or_its_form_does_not_allow_stays_as_it_is(name: str) -> None:
     model = to_bridge(make_model(name), None)
-    with fused_attention(model) as fused:
+    with fast_path(model) as fused:
         assert not fused
 
 
@@ -105,7 +105,7 @@ def test_attention_that_the_kernel_or_its_form_does_not_allow_stays_as_it_is(nam
 def test_attention_with_separate_projections_is_fused(name: str) -> None:
     """That the values are right is shown by test_architectures.py, which measures each of these."""
     model = to_bridge(make_model(name), None)
-    with fused_attention(model) as fused:
+    with fast_path(model) as fused:
         assert fused
 
 

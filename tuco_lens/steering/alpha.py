@@ -38,7 +38,7 @@ def layer_alphas(alpha: Alpha, n_layers: int) -> tuple[float, ...]:
         values = _of_mapping(cast("Mapping[int | range, float]", alpha), n_layers)
     elif callable(alpha):
         values = [alpha(layer) for layer in range(n_layers)]
-    elif isinstance(alpha, Sequence) or getattr(alpha, "ndim", 0):
+    elif (isinstance(alpha, Sequence) and not isinstance(alpha, str)) or getattr(alpha, "ndim", 0):
         values = list(cast("Sequence[float]", alpha))
         if len(values) != n_layers:
             raise InputError(
@@ -52,8 +52,8 @@ def layer_alphas(alpha: Alpha, n_layers: int) -> tuple[float, ...]:
 def finite_alpha(value: object, where: str = "") -> float:
     """`value` as a finite number; raises InputError otherwise. `where` completes "alpha ... is"."""
     try:
-        number = float(cast("Any", value))
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, str) else float(cast("Any", value))
+    except (TypeError, ValueError, RuntimeError):  # the last from a tensor of several values
         number = math.nan
     if not math.isfinite(number):
         raise InputError(f"alpha{where} is {value!r}", "it is not a finite number", "give one, such as 0.8")
@@ -144,10 +144,7 @@ def position_filter(positions: Positions, roles: Sequence[Role] | None = None) -
     if isinstance(positions, str):
         return _named(positions, roles)
     if isinstance(positions, slice | range):
-        start, stop, step = positions.start, positions.stop, positions.step
-        if step is not None and step < 1:
-            raise InputError(f"{positions!r} as positions", "it runs backwards", "give a step of 1 or more")
-        return PositionFilter(span=(start, stop, 1 if step is None else step))
+        return _of_span(positions)
     try:
         return PositionFilter(listed=tuple(operator.index(position) for position in positions))
     except TypeError:
@@ -156,6 +153,24 @@ def position_filter(positions: Positions, roles: Sequence[Role] | None = None) -
             "they are neither a part, a slice nor a list of numbers",
             "give 'prompt', 'generated', a slice or a list",
         ) from None
+
+
+def _of_span(positions: slice | range) -> PositionFilter:
+    try:
+        start, stop, step = (
+            None if part is None else operator.index(part) for part in (positions.start, positions.stop, positions.step)
+        )
+    except TypeError:
+        raise InputError(f"positions are {positions!r}", "its ends are no whole numbers", "give such as 2:5") from None
+    if step is not None and step < 1:
+        raise InputError(f"{positions!r} as positions", "it runs backwards", "give a step of 1 or more")
+    if isinstance(positions, range) and positions.start < 0 <= positions.stop:
+        # As a slice it would be empty; as numbers it is the prompt's last tokens, and then perhaps its first.
+        if positions.stop > 0:
+            why = "it holds negative positions and others"
+            raise InputError(f"{positions!r} as positions", why, "give them as a list, or as a slice")
+        return PositionFilter(listed=tuple(positions))
+    return PositionFilter(span=(start, stop, 1 if step is None else step))
 
 
 def _named(name: str, roles: Sequence[Role] | None) -> PositionFilter:

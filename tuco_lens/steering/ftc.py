@@ -44,6 +44,8 @@ class FtcScaling:
         self.caches = CachePairing()
         self.padding: Int[Tensor, " row"] | None = None
         """Pad tokens on the left of each row of the batch, in tokens; None for none."""
+        self.prompt_length: int | None = None
+        """Tokens of the prompts with their padding; None for those of the pass that began the KV cache."""
         self._stack = ExitStack()
 
     def attach(self) -> None:
@@ -74,11 +76,12 @@ class FtcScaling:
     def _selected(self) -> Tensor:
         """Where α acts in the current pass, [row or 1, pos]."""
         now = self.caches
+        prompt_length = now.prompt_length if self.prompt_length is None else self.prompt_length
         padding = [0] if self.padding is None else self.padding.tolist()
         rows = max(len(padding), len(self.filters))
         filters, padding = _of_length(self.filters, rows), _of_length(padding, rows)
         selected = [
-            chosen.selects(now.offset - pad, now.offset + now.n_tokens - pad, now.prompt_length - pad)
+            chosen.selects(now.offset - pad, now.offset + now.n_tokens - pad, prompt_length - pad)
             for chosen, pad in zip(filters, padding, strict=True)
         ]
         return torch.tensor(selected, device=self.alphas.device)

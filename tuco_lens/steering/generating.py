@@ -2,15 +2,16 @@
 
 A row is one prompt under one scaling; rows of different α share a batch. Prompts are padded on the left, so that all
 rows end together. The scaling is on only while a pass runs: between two tokens of a stream the models are as they were.
+Interpolated weights alone stay in place from a batch's first token to its last, or until the stream is closed.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from torch import Tensor
 from tuco_lens.backends import backend_of
 from tuco_lens.contributions import NormAccumulator
 from tuco_lens.errors import InputError
-from tuco_lens.fused import fused_attention
+from tuco_lens.fast_path import fast_path
 from tuco_lens.lockstep import BlockStep
 from tuco_lens.metrics import contribution_ratio
 from tuco_lens.prompts import Prompt
@@ -27,7 +28,7 @@ from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.generation import GeneratedToken, Generation, StopReason
 from tuco_lens.steering.kv_caches import new_cache
 from tuco_lens.steering.logits import ContrastiveLogits
-from tuco_lens.steering.sampling import Sampler, SamplingOptions
+from tuco_lens.steering.sampling import Sampler, SamplingOptions, is_whole
 from tuco_lens.steering.scaling import Attachable, Scaling, ScalingSettings
 from tuco_lens.steering.text_stream import TextStream
 from tuco_lens.steering.weights import WeightInterpolation
@@ -56,10 +57,14 @@ class GenerateOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", "it must be at least 1", "give a positive number")
-        if not all(self.stop):
-            raise InputError("an empty stop string", "it stands everywhere", "leave it out")
+            value = getattr(self, name)
+            if not is_whole(value) or value < 1:
+                raise InputError(f"{name} is {value}", "it must be a whole number over 0", "give such a number")
+        for stop in cast("tuple[object, ...]", self.stop):
+            if not isinstance(stop, str):
+                raise InputError(f"{stop!r} as a stop string", f"it is a {type(stop).__name__}", "give text")
+            if not stop:
+                raise InputError("an empty stop string", "it stands everywhere", "leave it out")
 
 
 @dataclass(frozen=True)
@@ -77,17 +82,29 @@ class Row:
 
 
 class TokenStream:
-    """Iterates over the tokens as they are generated; afterwards `generations` has the results."""
+    """Iterates over the tokens as they are generated; afterwards `generations` has the results.
 
-    def __init__(self, pair: ModelPair, rows: Sequence[Row], options: GenerateOptions) -> None:
+    Args:
+        pair: the pair.
+        rows: what is continued.
+        options: how.
+        hold: leave the scaling on between the tokens of a batch. It is faster, and right where nobody uses the pair
+            in between.
+    """
+
+    def __init__(self, pair: ModelPair, rows: Sequence[Row], options: GenerateOptions, *, hold: bool = False) -> None:
         self._results: dict[int, Generation] = {}
-        self._tokens = _generate(pair, rows, options, self._results)
+        self._tokens = _generate(pair, rows, options, self._results, hold=hold)
 
     def __iter__(self) -> Iterator[GeneratedToken]:
         return self
 
     def __next__(self) -> GeneratedToken:
         return next(self._tokens)
+
+    def close(self) -> None:
+        """End the generation early; what is not finished is dropped, and the models are as they were."""
+        self._tokens.close()
 
     @property
     def generations(self) -> list[Generation]:
@@ -96,10 +113,10 @@ class TokenStream:
 
 
 def _generate(
-    pair: ModelPair, rows: Sequence[Row], options: GenerateOptions, results: dict[int, Generation]
-) -> Iterator[GeneratedToken]:
+    pair: ModelPair, rows: Sequence[Row], options: GenerateOptions, results: dict[int, Generation], *, hold: bool
+) -> Generator[GeneratedToken]:
     for batch in _batches(rows, options, pair.n_ctx):
-        yield from _Batch(pair, batch, options).run(results)
+        yield from _Batch(pair, batch, options).run(results, hold=hold)
 
 
 def _batches(rows: Sequence[Row], options: GenerateOptions, n_ctx: int) -> Iterator[list[Row]]:
@@ -131,8 +148,9 @@ class _Batch:
 
     def __init__(self, pair: ModelPair, rows: list[Row], options: GenerateOptions) -> None:
         self.pair, self.rows, self.options = pair, rows, options
-        longest = max(row.prompt.n_tokens for row in rows)
-        self.padding = [longest - row.prompt.n_tokens for row in rows]
+        self.n_prompt = max(row.prompt.n_tokens for row in rows)
+        """Tokens of every row before the first generated one, with padding."""
+        self.padding = [self.n_prompt - row.prompt.n_tokens for row in rows]
         ids = [[pair.pad_id] * pad + list(row.prompt.token_ids) for pad, row in zip(self.padding, rows, strict=True)]
         self.ids: Int[Tensor, "row pos"] = torch.tensor(ids, device=pair.device)
         self.profile = _LastTokenProfile() if options.tuco else None
@@ -140,25 +158,33 @@ class _Batch:
         self.forward = CachedForward(pair, self.padding, use_cache=options.use_cache)
         self.texts = [_RowText(pair, row, options) for row in rows]
 
-    def run(self, results: dict[int, Generation]) -> Iterator[GeneratedToken]:
+    def run(self, results: dict[int, Generation], *, hold: bool) -> Iterator[GeneratedToken]:
         """Generate until every row has ended, and put what came out among the results."""
+        scaling = Scaling(self.pair.active_scalings, None, lambda: self._method())
+        # Weights are too dear to put on and off for every token.
+        held = [scaling] if hold or self.rows[0].scaling.method == "weights" else []
         try:
-            with ExitStack() as stack:
-                scaling = Scaling(self.pair.active_scalings, None, lambda: self._method())
-                if self.rows[0].scaling.method == "weights":  # too dear to put on and off for every token
-                    stack.enter_context(scaling)
+            with _all_of(*held, *([self._fast_path()] if hold else [])):
                 while not all(text.reason for text in self.texts):
-                    yield from self._step(scaling)
+                    now = [] if held else [scaling]
+                    with _all_of(*now, *([] if hold else [self._fast_path()])):
+                        logits = self._logits()
+                    yield from self._take(logits)
         finally:
             results.update({text.row.index: text.generation() for text in self.texts if text.reason})
 
+    def _fast_path(self) -> AbstractContextManager[object]:
+        return fast_path(self.pair.base, self.pair.tuned)
+
     @torch.no_grad()
-    def _step(self, scaling: Scaling) -> list[GeneratedToken]:
-        acting: AbstractContextManager[object] = ExitStack() if scaling.is_on else scaling
+    def _logits(self) -> Float[Tensor, "row d_vocab"]:
         if self.profile is not None:
             self.profile.clear()
-        with acting, fused_attention(self.pair.base, self.pair.tuned):
-            logits = self.forward(self.ids)
+        return self.forward(self.ids)
+
+    @torch.no_grad()
+    def _take(self, logits: Float[Tensor, "row d_vocab"]) -> list[GeneratedToken]:
+        """Choose the next token of every row, and add it to the rows that have not ended."""
         chosen = self.sampler(logits)
         probabilities = logits.float().softmax(-1).gather(-1, chosen[:, None])[:, 0]
         self.ids = torch.cat([self.ids, chosen[:, None]], dim=1)
@@ -182,11 +208,20 @@ class _Batch:
             pair.base, pair.tuned, alphas if method == "ftc" else torch.ones_like(alphas), filters, self.profile
         )
         watch.padding = torch.tensor(self.padding, device=pair.device)
+        watch.prompt_length = self.n_prompt  # without a cache the passes do not tell
         if method == "ftc":
             return watch
         if method == "weights":
             return _Both(WeightInterpolation(pair.base, pair.tuned, self.rows[0].scaling.alphas[0]), watch)
         return _Both(ContrastiveLogits(pair.base, pair.tuned, alphas[0]), watch)
+
+
+@contextmanager
+def _all_of(*contexts: AbstractContextManager[object]) -> Generator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
 
 
 class _Both:
@@ -197,7 +232,11 @@ class _Both:
 
     def attach(self) -> None:
         self.method.attach()
-        self.watch.attach()
+        try:
+            self.watch.attach()
+        except BaseException:
+            self.method.detach()
+            raise
 
     def detach(self) -> None:
         self.watch.detach()
@@ -301,9 +340,10 @@ class _RowText:
         self.probabilities.append(probability)
         if profile is not None:
             self.profiles.append(profile.clone())
-        if token_id in self.pair.eos_token_ids:
-            self.reason = "eos"
-        text = self.stream.add(token_id)
+        if token_id in self.pair.eos_token_ids:  # no text, even where the tokenizer does not call it special
+            self.reason, text = "eos", ""
+        else:
+            text = self.stream.add(token_id)
         if self.stream.stopped:
             self.reason = "stop"
         elif self.reason is None and len(self.ids) == self.limit:

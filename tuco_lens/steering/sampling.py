@@ -5,6 +5,7 @@ Each row draws from a generator of its own, so that a prompt's text does not dep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.errors import InputError
+
+MAX_SEED = 2**32
+"""Of either sign; times the number of rows it must fit 64 bits."""
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is an int, whatever its annotation says."""
+    return isinstance(value, int)
 
 
 @dataclass(frozen=True)
@@ -31,9 +40,10 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         checks = (
-            ("temperature", self.temperature >= 0, "at least 0"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
+            ("top_k", self.top_k is None or (is_whole(self.top_k) and self.top_k >= 1), "a whole number over 0"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "over 0 and at most 1"),
+            ("seed", is_whole(self.seed) and abs(self.seed) < MAX_SEED, "a whole number below 2**32"),
         )
         for name, holds, rule in checks:
             if not holds:

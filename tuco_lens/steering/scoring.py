@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.fused import fused_attention
+from tuco_lens.fast_path import fast_path
 from tuco_lens.prompts import length_sorted_batches
 from tuco_lens.steering.alpha import Alpha
 from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
@@ -64,7 +64,7 @@ def answer_logits(
     rows = [list(prompt.token_ids) for prompt in prompts]
     scorer = _Scorer(pair, acting, rows, shared_beginning(rows) if share_prefix else 0)
     found: dict[int, Tensor] = {}
-    with Scaling(pair.active_scalings, None, lambda: acting), torch.no_grad(), fused_attention(pair.base, pair.tuned):
+    with Scaling(pair.active_scalings, None, lambda: acting), torch.no_grad(), fast_path(pair.base, pair.tuned):
         scorer.begin()
         for batch in length_sorted_batches([len(row) for row in rows], batch_size):
             logits = scorer.last_logits(batch)

@@ -28,7 +28,8 @@ class TextStream:
     def add(self, token_id: int) -> str:
         """Take the next token; returns what of the text is certain and was not returned before."""
         self._ids.append(token_id)
-        text: str = self.tokenizer.decode(self._ids, skip_special_tokens=True)
+        # Cleaning up would change text that has been given already (a space before a full stop).
+        text: str = self.tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         places = [place for place in (text.find(stop) for stop in self.stop) if place >= 0]
         self.stopped = bool(places)
         self.text = text[: min(places)] if places else text
@@ -48,5 +49,5 @@ class TextStream:
         end = len(self.text)
         while end > 0 and self.text[end - 1] == _INCOMPLETE:
             end -= 1
-        held = (n for stop in self.stop for n in range(1, len(stop)) if self.text.endswith(stop[:n]))
-        return min(end, len(self.text) - max(held, default=0))
+        held = (n for stop in self.stop for n in range(1, len(stop)) if self.text.endswith(stop[:n], 0, end))
+        return end - max(held, default=0)

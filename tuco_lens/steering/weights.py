@@ -43,7 +43,8 @@ class WeightInterpolation:
                 if "lora_" not in name:  # an adapter's own matrices are scaled below
                     self._replace(name, weight, base.get(_plain(name)), stack)
             for module in _own_module(self.tuned).modules():
-                if hasattr(module, "lora_A") and isinstance(getattr(module, "scaling", None), dict):
+                # Its own part, not hasattr: the bridge's modules pass on what the module within them has.
+                if "lora_A" in dict(module.named_children()) and isinstance(getattr(module, "scaling", None), dict):
                     self._scale_adapter(module, stack)
             self._stack = stack.pop_all()
 
