@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tuco_lens import ModelPair
-from tuco_lens.plots.sweep import accuracy_figure
+from tuco_lens.plots.sweep import SIGNIFICANT, accuracy_figure
 from tuco_lens.refusals import is_refusal
 from tuco_lens.steering.scaling import METHODS
 from tuco_lens.sweep import SweepResult, load_tasks, sweep
@@ -125,6 +125,9 @@ def page() -> None:
         smollm2=_table(_delta_table(results["smollm2"])),
         smollm2_accuracy=_table(_accuracy_table(results["smollm2"])),
         n_questions=SMOLLM2_QUESTIONS,
+        refusals_words=_refusal_words(ftc),
+        demo_words=_sweep_words(results["demo"]),
+        smollm2_words=_sweep_words(results["smollm2"]),
     )
     PAGE.write_text(text, encoding="utf-8")
 
@@ -144,6 +147,30 @@ def _method_table(frame: pd.DataFrame) -> pd.DataFrame:
     rows = [{"α": f"{row.alpha:g}", "method": row.method, "share": _share(row)} for row in harmful.itertuples()]
     table = pd.DataFrame(rows).pivot_table(index="α", columns="method", values="share", aggfunc="first", sort=False)
     return table.reset_index()
+
+
+def _refusal_words(ftc: pd.DataFrame) -> str:
+    """What the table shows of the harmful requests, said no stronger than its intervals allow."""
+    rows = {row.alpha: row for row in ftc[ftc["group"] == "harmful requests"].itertuples()}
+    none, tuned = rows[0.0], rows[1.0]
+    last = rows[max(rows)]
+    risen = "the intervals do not meet" if none.high < tuned.low else "the intervals meet"
+    after = "do not meet" if last.high < tuned.low or last.low > tuned.high else "meet"
+    return (
+        f"Of {tuned.n} harmful requests {_share(none)} are refused at α = 0 and {_share(tuned)} at α = 1: {risen}. "
+        f"At α = {last.alpha:g} it is {_share(last)}; this interval and that of α = 1 {after}."
+    )
+
+
+def _sweep_words(result: SweepResult) -> str:
+    """How many tasks change significantly, in either direction."""
+    frame = result.cross_validated("task")
+    parts: list[str] = []
+    for goal, word in (("max", "maximise"), ("min", "minimise")):
+        moved = frame[frame[f"{goal}_p_holm"] < SIGNIFICANT]
+        up, down = int((moved[f"{goal}_delta"] > 0).sum()), int((moved[f"{goal}_delta"] < 0).sum())
+        parts.append(f"with α chosen to {word} accuracy, {up} rise and {down} fall")
+    return f"Of {len(frame)} tasks, at a corrected p below {SIGNIFICANT:g}: {'; '.join(parts)}."
 
 
 def _delta_table(result: SweepResult) -> pd.DataFrame:
