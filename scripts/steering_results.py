@@ -2,7 +2,7 @@
 
     python -m scripts.steering_results refusals      # demo pair: held-out harmful and harmless requests against α
     python -m scripts.steering_results sweep         # demo pair: the 23 behaviours of the paper, all questions
-    python -m scripts.steering_results sweep-smollm2 # SmolLM2-135M-Instruct with an adapter: 3 behaviours, 200 questions
+    python -m scripts.steering_results sweep-smollm2 # SmolLM2-135M-Instruct, adapter: 3 behaviours, 200 questions
     python -m scripts.steering_results page          # docs/steering-results.md and its pictures, from the three
 
 Needs the development data (`TUCO_LENS_DATA`), for the third part the package registry, and for the page a `chromium` on

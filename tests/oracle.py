@@ -7,6 +7,7 @@ float32 whatever the model's dtype, so the reference is exact to about 1e-7, not
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,47 @@ def oracle(hf_base: nn.Module, hf_tuned: nn.Module, token_ids: Int[Tensor, "batc
             ftc.append(tuned_out - base_out)
     stream.append(calls[-1][2])
     return OracleResult(torch.stack(stream), torch.stack(ptc), torch.stack(ftc), logits)
+
+
+def scaled_logits(
+    hf_base: nn.Module,
+    hf_tuned: nn.Module,
+    token_ids: Int[Tensor, "batch pos"],
+    alphas: Sequence[Sequence[float | Tensor]],
+) -> list[Float[Tensor, "batch pos d_vocab"]]:
+    """Logits under FTC-scaling: each tuned layer's output becomes base output + α_l (tuned output − base output).
+
+    Args:
+        hf_base: The base transformers model.
+        hf_tuned: The tuned one; its embedding, final norm and unembedding stay. Both are copied, not touched.
+        token_ids: Prompts of one length; no padding.
+        alphas: Several scalings, each with α by layer; for α by position too, a tensor [pos, 1].
+
+    Returns:
+        For each scaling its logits, in float64.
+    """
+    base, tuned = _in_float64(hf_base), _in_float64(hf_tuned)
+    results: list[Tensor] = []
+    for by_layer in alphas:
+        pairs = zip(layers_of(tuned), layers_of(base), by_layer, strict=True)
+        handles = [
+            tuned_layer.register_forward_hook(_mixing(base_layer, alpha), with_kwargs=True)
+            for tuned_layer, base_layer, alpha in pairs
+        ]
+        with torch.no_grad():
+            results.append(tuned(token_ids, use_cache=False).logits)
+        for handle in handles:
+            handle.remove()
+    return results
+
+
+def _mixing(base_layer: nn.Module, alpha: float | Tensor) -> Callable[..., Any]:
+    def mixed(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        base_out = _stream(base_layer(*args, **kwargs))
+        stream = base_out + alpha * (_stream(output) - base_out)
+        return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+    return mixed
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:

@@ -31,6 +31,11 @@ def plain(text: str, width: int | None = None) -> str:
     return line if width is None or len(line) <= width else line[: width - 1] + "…"
 
 
+def harmless(text: str) -> str:
+    """Text of several lines for the terminal: newlines and tabs stay, whatever else is not printable is escaped."""
+    return "".join(character if character in "\n\t" else _escaped(character) for character in text)
+
+
 def _escaped(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 

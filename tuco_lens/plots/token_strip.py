@@ -11,12 +11,19 @@ from dataclasses import dataclass, replace
 
 from plotly.colors import sample_colorscale, unlabel_rgb
 
-from tuco_lens.plots.labels import token_label
+from tuco_lens.plots.labels import readable, token_label
 from tuco_lens.plots.template import MISSING, SEQUENTIAL
 
 _STYLE = "font-family:ui-monospace,monospace;font-size:14px;line-height:1.9;overflow-wrap:anywhere"
 _TOKEN = "padding:2px 1px;border-radius:2px;white-space:pre-wrap"
-_LABEL_LENGTH = 40
+_LABEL_LENGTH, _SHOWN_LENGTH = 40, 10_000
+
+
+def ink(ground: tuple[int, int, int]) -> str:
+    """Black or white, whichever has the higher contrast on a colour (WCAG 2.1, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in ground)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "#ffffff"
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class TokenStrip:
 
     def _span(self, token: str, value: float, note: str) -> str:
         title = f"{token_label(token, _LABEL_LENGTH)}\n{self.name} {value:.3f}" + (f"\n{note}" if note else "")
-        shown = html.escape(token_label(token, 10_000).replace("·", " ")) + ("<br>" if "\n" in token else "")
+        lines = [html.escape(readable(line, _SHOWN_LENGTH)) for line in token.split("\n")] if token else ["∅"]
+        shown = "↵<br>".join(lines)
         return f'<span style="{_TOKEN};{self._colours(value)}" title="{html.escape(title)}">{shown}</span>'
 
     def _swatch(self, value: float) -> str:
@@ -60,9 +68,7 @@ class TokenStrip:
 
     def _colours(self, value: float) -> str:
         red, green, blue = self.colour(value)
-        # Black or white, whichever is easier to read on it (luma of Rec. 601).
-        ink = "#000" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#fff"
-        return f"background:rgb({red},{green},{blue});color:{ink}"
+        return f"background:rgb({red},{green},{blue});color:{ink((red, green, blue))}"
 
     def colour(self, value: float) -> tuple[int, int, int]:
         """Red, green and blue of a value, 0 to 255."""
