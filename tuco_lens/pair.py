@@ -412,6 +412,12 @@ class ModelPair:
     ) -> ScalingSettings:
         acting = self.active_scalings[-1].settings if self.active_scalings else None
         if alpha is None and acting is not None:
+            if method != "ftc" or positions is not None:
+                raise InputError(
+                    "method or positions without alpha",
+                    "the open pair.scaled(...) says how to scale",
+                    "give alpha too, or leave them out",
+                )
             return acting
         return scaling_settings(
             1.0 if alpha is None else alpha, self.n_layers, positions=positions, method=method, prompt=prompt
