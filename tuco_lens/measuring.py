@@ -112,14 +112,16 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def with_progress(items: Iterable[Item], *, total: int | None, show: bool) -> Iterator[Item]:
-    """Pass items on behind a progress bar with prompts/s, on stderr; silent when not a terminal or notebook."""
+def with_progress(
+    items: Iterable[Item], *, total: int | None, show: bool, unit: str = "prompt", name: str = "TuCo"
+) -> Iterator[Item]:
+    """Pass items on behind a progress bar with units/s, on stderr; silent when not a terminal or notebook."""
     if not (show and (sys.stderr.isatty() or _in_notebook())):
         yield from items
         return
     from tqdm.auto import tqdm
 
-    yield from tqdm(items, total=total, unit="prompt", desc="TuCo")
+    yield from tqdm(items, total=total, unit=unit, desc=name)
 
 
 def _in_notebook() -> bool:

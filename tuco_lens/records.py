@@ -8,12 +8,14 @@ What a prompt may be is in `prompts.py`; where the results go is in `results.py`
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tuco_lens.errors import InputError
 from tuco_lens.prompts import check_prompt
@@ -102,11 +104,17 @@ def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
         raise InputError(f"{path}", "it is empty", "give a file with at least one prompt")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines with their ends. Only a line feed ends a line: a prompt may hold any other separator."""
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a file, or of a `.gz`, with their ends.
+
+    Only a line feed ends a line: a prompt may hold any other separator.
+
+    Raises:
+        InputError: if the file cannot be read, or a line is not UTF-8.
+    """
     offset = 0
     try:
-        with path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 content = line.removeprefix(UTF8_BOM) if number == 1 else line
                 try:
@@ -118,6 +126,8 @@ def _lines(path: Path) -> Iterator[str]:
                 offset += len(line)
     except OSError as error:
         raise InputError(f"{path}", error.strerror or str(error), "give a file that exists and can be read") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}", f"it is a damaged .gz ({error})", "fetch it again") from error
 
 
 def _without_end(line: str) -> str:
@@ -125,16 +135,22 @@ def _without_end(line: str) -> str:
 
 
 def _read_txt(path: Path) -> Iterator[tuple[int, FilePrompt]]:
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(text_lines(path), 1):
         yield number, _without_end(line)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, FilePrompt]]:
-    for number, line in enumerate(_lines(path), 1):
-        yield number, _prompt_of_json(line, f"{path}, line {number}")
+    for number, line in enumerate(text_lines(path), 1):
+        where = f"{path}, line {number}"
+        yield number, prompt_of_record(json_object(line, where, '{"prompt": "…"}'), where)
 
 
-def _prompt_of_json(line: str, where: str) -> FilePrompt:
+def json_object(line: str, where: str, example: str) -> Mapping[str, Any]:
+    """The object that a line of a .jsonl file holds; errors call the line `where`, and show the `example`.
+
+    Raises:
+        InputError: if the line is blank, broken, or holds something else.
+    """
     if not line.strip():
         raise InputError(where, "it is blank", "take the line out")
     try:
@@ -144,7 +160,16 @@ def _prompt_of_json(line: str, where: str) -> FilePrompt:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets thousands deep
         raise InputError(where, f"broken JSON: {error}", "mend the line") from None
     if not isinstance(record, Mapping):
-        raise InputError(where, f"it is a {type(record).__name__}, not an object", 'write {"prompt": "…"} on each line')
+        raise InputError(where, f"it is a {type(record).__name__}, not an object", f"write {example} on each line")
+    return cast("Mapping[str, Any]", record)
+
+
+def prompt_of_record(record: Mapping[str, Any], where: str) -> FilePrompt:
+    """The prompt or the messages of a record, of the right type and else unchecked; errors call it `where`.
+
+    Raises:
+        InputError: if it has both fields or neither, or one of another type.
+    """
     if ("prompt" in record) == ("messages" in record):
         found = "both" if "prompt" in record else "neither"
         raise InputError(where, f"it has {found} of the fields prompt and messages", "give it one of them")
@@ -157,7 +182,7 @@ def _prompt_of_json(line: str, where: str) -> FilePrompt:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, FilePrompt]]:
-    reader = csv.reader(_lines(path), strict=True)
+    reader = csv.reader(text_lines(path), strict=True)
     header = _next_row(reader, path)
     if header is None:
         return

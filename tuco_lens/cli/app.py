@@ -16,8 +16,10 @@ import typer
 
 from tuco_lens import __version__
 from tuco_lens.cli.demo import demo
+from tuco_lens.cli.generate import generate
 from tuco_lens.cli.measure import measure
 from tuco_lens.cli.pairs import pairs
+from tuco_lens.cli.sweep import sweep
 from tuco_lens.cli.terminal import PROGRAM, Interrupted, complain, set_up_streams
 from tuco_lens.errors import TucoLensError
 
@@ -44,8 +46,10 @@ def build() -> typer.Typer:
     app = typer.Typer(name=PROGRAM, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(_root)
     app.command("demo")(demo)
+    app.command("generate")(generate)
     app.command("measure")(measure)
     app.command("pairs")(pairs)
+    app.command("sweep")(sweep)
     return app
 
 

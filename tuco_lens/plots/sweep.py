@@ -1,0 +1,210 @@
+"""Figures of an α sweep: accuracy against α, and Δ_CV as a heatmap (paper §5.1).
+
+They draw the tables of `sweep/result.py`, where the numbers are explained. Each is returned and never shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from tuco_lens.errors import InputError
+from tuco_lens.plots.labels import plotly_text, readable
+from tuco_lens.plots.template import MISSING, TEMPLATE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tuco_lens.sweep.cross_validation import Goal
+    from tuco_lens.sweep.result import By, SweepResult
+
+MAX_BANDS: Final = 7
+"""Most lines that get a band; with more the bands hide each other, and the intervals are in the hover text alone."""
+LABEL_CHARACTERS: Final = 40
+"""Length at which the name of a task or pair is cut."""
+SIGNIFICANT: Final = 0.05
+"""Corrected p-value below which a cell is starred."""
+_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
+_GREY: Final = "#888888"
+_SHORT: Final[dict[Goal, str]] = {"maximise": "max", "minimise": "min"}
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One Δ_CV of a heatmap."""
+
+    delta: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+
+    @classmethod
+    def of(cls, row: Any, goal: Goal) -> _Cell:
+        """From a row of `SweepResult.cross_validated`."""
+        return cls(*(float(row[f"{_SHORT[goal]}_{name}"]) for name in ("delta", "low", "high", "p", "p_holm")))
+
+    @property
+    def text(self) -> str:
+        """What is written into the cell: points, starred where significant."""
+        return f"{100 * self.delta:+.1f}" + ("*" if self.p_holm < SIGNIFICANT else "")
+
+    @property
+    def hover(self) -> str:
+        """What the hover text says beside the names."""
+        interval = f"95 % interval {100 * self.low:+.2f} to {100 * self.high:+.2f}"
+        return f"Δ {100 * self.delta:+.2f} points, {interval}<br>p {self.p:.3g}, corrected {self.p_holm:.3g}"
+
+
+def accuracy_figure(frame: pd.DataFrame, *, by: By = "task") -> go.Figure:
+    """Draws accuracy against α: a line per task or group, with its 95 % band where there are few.
+
+    Args:
+        frame: of `SweepResult.to_frame`.
+        by: what its rows are about.
+    """
+    template: Any = TEMPLATE  # plotly leaves the parts of a template untyped
+    colours: Sequence[str] = template.layout.colorway
+    figure = go.Figure()
+    lines: list[tuple[str, pd.DataFrame]] = [(str(name), rows) for name, rows in frame.groupby(by, sort=False)]
+    for i, (name, rows) in enumerate(lines):
+        style = {"color": colours[i % len(colours)], "dash": _DASHES[i // len(colours) % len(_DASHES)]}
+        if len(lines) <= MAX_BANDS:
+            figure.add_trace(_band(name, rows, style["color"]))
+        figure.add_trace(_line(name, rows, style))
+    alphas = sorted(set(frame["alpha"].tolist()))
+    figure.add_vline(x=1.0, line={"color": _GREY, "width": 1, "dash": "dash"})
+    figure.update_layout(
+        template=TEMPLATE,
+        title="Accuracy against α" + (", 95 % bands" if len(lines) <= MAX_BANDS else ""),
+        height=max(420, 150 + 19 * len(lines)),
+        legend={"tracegroupgap": 0},
+        hovermode="closest",
+        xaxis={
+            "title": {"text": "α (1 is the tuned model)"},
+            "tickvals": alphas,
+            "ticktext": [f"{a:g}" for a in alphas],
+        },
+        yaxis={"title": {"text": "accuracy (%)"}, "rangemode": "normal"},
+    )
+    return figure
+
+
+def _line(name: str, rows: pd.DataFrame, style: Mapping[str, str]) -> go.Scatter:
+    return go.Scatter(
+        x=rows["alpha"].tolist(),
+        y=(100 * rows["accuracy"]).tolist(),
+        customdata=np.stack([100 * rows["low"], 100 * rows["high"], rows["n"]], axis=-1).tolist(),
+        mode="lines+markers",
+        line={**style, "width": 2},
+        name=_label(name),
+        legendgroup=name,
+        hovertemplate=(
+            "%{fullData.name}<br>α %{x}: %{y:.1f} %<br>"  # a name put in here itself would be read as a template
+            "95 % interval %{customdata[0]:.1f} to %{customdata[1]:.1f}, %{customdata[2]} questions<extra></extra>"
+        ),
+    )
+
+
+def _band(name: str, rows: pd.DataFrame, colour: str) -> go.Scatter:
+    alphas = rows["alpha"].tolist()
+    return go.Scatter(
+        x=[*alphas, *reversed(alphas)],
+        y=[*(100 * rows["high"]).tolist(), *reversed((100 * rows["low"]).tolist())],
+        mode="lines",
+        fill="toself",
+        fillcolor=colour,
+        opacity=0.15,
+        line={"width": 0},
+        legendgroup=name,
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def delta_figure(frame: pd.DataFrame, *, by: By = "task") -> go.Figure:
+    """Draws Δ_CV of one pair: task (or group) × {maximise, minimise}; a star is a corrected p below 0.05.
+
+    Args:
+        frame: of `SweepResult.cross_validated`.
+        by: what its rows are about.
+    """
+    goals: tuple[Goal, ...] = ("maximise", "minimise")
+    cells = [[_Cell.of(row, goal) for goal in goals] for _, row in frame.iterrows()]
+    names = [str(name) for name in frame[by]]
+    return _heatmap(cells, names, goals, title="Out-of-fold change of accuracy (Δ, points)", across="α chosen to")
+
+
+def pairs_figure(results: Mapping[str, SweepResult], *, goal: Goal = "maximise", by: By = "group") -> go.Figure:
+    """Draws Δ_CV of several pairs: task (or group) × pair, as the paper does; what a pair was not asked is grey.
+
+    Args:
+        results: by what the figure is to call the pair.
+        goal: whether α was chosen to maximise or to minimise accuracy.
+        by: what the rows are.
+
+    Raises:
+        InputError: if there are no results, or an unknown goal.
+    """
+    if not results:
+        raise InputError("no results", "there is nothing to draw", "give at least one")
+    if goal not in _SHORT:
+        raise InputError(f"goal is {goal!r}", f"there are {', '.join(_SHORT)}", "name one of them")
+    tables = {pair: result.cross_validated(by).set_index(by) for pair, result in results.items()}
+    names = list(dict.fromkeys(str(name) for table in tables.values() for name in table.index))
+    cells = [[_Cell.of(t.loc[name], goal) if name in t.index else None for t in tables.values()] for name in names]
+    return _heatmap(cells, names, list(tables), title=f"Δ (points), α chosen to {goal} accuracy", across="pair")
+
+
+def _heatmap(
+    cells: Sequence[Sequence[_Cell | None]], rows: Sequence[str], columns: Sequence[str], *, title: str, across: str
+) -> go.Figure:
+    z: Float[np.ndarray, "row column"] = np.array(
+        [[np.nan if cell is None else 100 * cell.delta for cell in row] for row in cells]
+    )
+    largest = float(np.nanmax(np.abs(z), initial=0.0)) or 1.0  # a colour scale of no width has no colours
+    hover = [
+        [
+            f"<b>{_label(name)}</b>, {_label(column)}<br>{cell.hover}" if cell else ""
+            for cell, column in zip(row, columns, strict=True)
+        ]
+        for row, name in zip(cells, rows, strict=True)
+    ]
+    trace = go.Heatmap(
+        z=z,
+        text=[["" if cell is None else cell.text for cell in row] for row in cells],
+        texttemplate="%{text}",
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        hoverongaps=False,
+        colorscale="RdBu",
+        zmin=-largest,
+        zmax=largest,
+        xgap=1,
+        ygap=1,
+        colorbar={"title": {"text": "Δ (points)", "side": "right"}, "thickness": 12, "len": 1},
+    )
+    figure = go.Figure(trace)
+    figure.update_layout(
+        template=TEMPLATE,
+        title=f"{title}; * p < {SIGNIFICANT:g}, Holm-corrected",
+        height=150 + 26 * max(3, len(rows)),
+        plot_bgcolor=MISSING,
+        # Numeric axes: as categories, names that are cut alike would fall together.
+        xaxis={"title": {"text": across}, **_ticks(columns)},
+        yaxis={**_ticks(rows), "autorange": "reversed"},
+    )
+    return figure
+
+
+def _ticks(names: Sequence[str]) -> dict[str, Any]:
+    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [_label(name) for name in names]}
+
+
+def _label(name: str) -> str:
+    return plotly_text(readable(name, LABEL_CHARACTERS))

@@ -1,0 +1,218 @@
+"""Running a sweep: every task at every α, journalled, so that a run that was killed goes on where it stopped.
+
+A row is one task at one α. What a row is computed from does not depend on the rows before it, so a resumed run gives
+the result of one that was not stopped. The journal is that of `results.py`; what comes out is in `result.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from tuco_lens import __version__
+from tuco_lens.errors import InputError, OutputError
+from tuco_lens.measuring import with_progress
+from tuco_lens.results import Journal, partial_path
+from tuco_lens.steering.alpha import finite_alpha
+from tuco_lens.steering.scaling import Method, scaling_settings
+from tuco_lens.sweep.cross_validation import check_folds
+from tuco_lens.sweep.files import check_out
+from tuco_lens.sweep.preparing import PreparedTask, choose_answers, prepare
+from tuco_lens.sweep.questions import Task, check_tasks
+from tuco_lens.sweep.result import SweepResult, SweepSettings, TaskResult
+
+if TYPE_CHECKING:
+    from tuco_lens.pair import ModelPair
+
+PAPER_ALPHAS: Final = (0.75, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25)
+"""The α of the paper (§5.1)."""
+SAMPLE: Final = 256
+"""Values of each tensor that the digest of the weights covers: training moves every tensor that it touches."""
+
+
+class DroppedShotsWarning(UserWarning):
+    """The context has no room for all worked examples of some questions."""
+
+
+def sweep(
+    pair: ModelPair,
+    tasks: Sequence[Task],
+    *,
+    alphas: Sequence[float] = PAPER_ALPHAS,
+    method: Method = "ftc",
+    folds: int = 5,
+    limit: int | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> SweepResult:
+    """Ask every question under every α and keep which answer the scaled model gives (paper §5.1).
+
+    The answer is the one whose token has a strictly higher probability than those of all others; a tie gives none, and
+    counts as wrong. What the prompts of a task begin with alike is computed once for each α.
+
+    Args:
+        pair: the pair.
+        tasks: what to ask, from `load_tasks`, `hub_tasks`, or made by hand.
+        alphas: the α, each one number for all layers; 1 is added if it is not among them.
+        method: "ftc", "logits" or "weights", as in `ModelPair.scaled`.
+        folds: folds of the cross-validation, which `SweepResult.cross_validated` does.
+        limit: questions per task at most, drawn at random.
+        seed: of that draw, of the folds and of the bootstrap.
+        batch_size: prompts per batch at most; halved and retried when an accelerator runs out of memory.
+        out: a file for `SweepResult.save`. Beside it, while the sweep runs, is a journal, `OUT.partial`.
+        resume: go on with the journal that is there; of a sweep that is complete, return the result.
+        overwrite: replace `out`, and a journal that is there.
+        progress: show a bar, if stderr is a terminal or in a notebook.
+
+    Raises:
+        InputError: for an α that is not finite, a task with fewer questions than folds, or a question that cannot be
+            asked. Nothing is run then.
+        OutputError: if `out` cannot be written, is there already, or belongs to a sweep with another pair, other
+            settings or other questions.
+    """
+    grid = alpha_grid(alphas)
+    scaling_settings(1.0, pair.n_layers, method=method)  # refuses an unknown method
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"{name} is {value}", f"it must be at least {least}", "give such a number")
+    path = None if out is None else Path(out)
+    if path is not None:
+        check_out(path, resume=resume, overwrite=overwrite)
+    asked = [task.sample(limit, seed) for task in tasks]
+    check_tasks(asked)
+    for task in asked:
+        check_folds(len(task), folds, task.name)
+    settings = _settings(pair, asked, alphas=grid, method=method, folds=folds, seed=seed)
+    if path is not None and path.exists() and not overwrite:
+        return _finished(path, settings)
+    prepared = [prepare(pair, task) for task in asked]
+    _warn_of_dropped_shots(asked, prepared)
+    plan = [(i, alpha) for i in range(len(asked)) for alpha in grid]
+    journal = None if path is None else Journal.open(partial_path(path), _fingerprint(settings), resume=resume)
+    with journal or nullcontext():
+        rows: list[Any] = list(journal.rows()) if journal is not None else []
+        todo = with_progress(plan[len(rows) :], total=len(plan) - len(rows), show=progress, unit="row", name="sweep")
+        for row in _run(pair, asked, prepared, todo, method=method, batch_size=batch_size, first=len(rows)):
+            rows.append(row)
+            if journal is not None:
+                journal.append(row)
+                journal.sync()
+        result = SweepResult(tuple(_task_results(asked, prepared, rows, len(grid))), settings)
+        if path is not None and journal is not None:
+            result.save(path)
+            journal.path.unlink()
+    return result
+
+
+def alpha_grid(alphas: Sequence[float]) -> tuple[float, ...]:
+    """The α in ascending order, each once, with 1 among them.
+
+    Raises:
+        InputError: if one is not a finite number, or there are none.
+    """
+    if not len(alphas):
+        raise InputError("alphas is empty", "there is nothing to compare with α = 1", "give at least one")
+    return tuple(sorted({finite_alpha(alpha) for alpha in alphas} | {1.0}))
+
+
+def _run(
+    pair: ModelPair,
+    tasks: Sequence[Task],
+    prepared: Sequence[PreparedTask],
+    todo: Iterator[tuple[int, float]],
+    *,
+    method: Method,
+    batch_size: int,
+    first: int,
+) -> Iterator[dict[str, Any]]:
+    for index, (i, alpha) in enumerate(todo, first):
+        while True:
+            try:
+                chosen = choose_answers(pair, prepared[i], alpha, method=method, batch_size=batch_size)
+                break
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1:
+                    why = "a single question does not fit"
+                    raise InputError(f"task {tasks[i].name}: out of memory", why, "use a smaller dtype") from error
+                batch_size = (batch_size + 1) // 2
+            torch.cuda.empty_cache()  # only here, since the error held on to the tensors of the failed pass
+        yield {"index": index, "task": tasks[i].name, "alpha": alpha, "chosen": chosen}
+
+
+def _task_results(
+    tasks: Sequence[Task], prepared: Sequence[PreparedTask], rows: Sequence[Any], n_alphas: int
+) -> Iterator[TaskResult]:
+    for i, (task, tokens) in enumerate(zip(tasks, prepared, strict=True)):
+        chosen = np.array([row["chosen"] for row in rows[i * n_alphas : (i + 1) * n_alphas]])
+        targets = np.array([question.target for question in task.questions])
+        dropped = sum(len(task.shots) - n for n in tokens.n_shots)
+        yield TaskResult(task.name, task.group, targets, chosen, dropped)
+
+
+def _settings(
+    pair: ModelPair, tasks: Sequence[Task], *, alphas: tuple[float, ...], method: str, folds: int, seed: int
+) -> SweepSettings:
+    digest = hashlib.sha256(b"".join(task.digest() for task in tasks)).hexdigest()
+    return SweepSettings(
+        base=pair.base_name,
+        tuned=pair.tuned_name,
+        backend=pair.backend,
+        dtype=pair.dtype,
+        weights=f"sha256:{_weights_digest(pair)}",
+        questions=f"{sum(map(len, tasks))} of {len(tasks)} tasks, sha256:{digest}",
+        method=method,
+        alphas=alphas,
+        folds=folds,
+        seed=seed,
+        version=__version__,
+    )
+
+
+def _fingerprint(settings: SweepSettings) -> dict[str, Any]:
+    return {**dataclasses.asdict(settings), "alphas": list(settings.alphas)}
+
+
+def _finished(path: Path, settings: SweepSettings) -> SweepResult:
+    """The result of a sweep that is complete, if it is this one."""
+    result = SweepResult.load(path)
+    then, now = _fingerprint(result.settings), _fingerprint(settings)
+    changed = [f"{name} was {then[name]!r} and is {now[name]!r}" for name in now if then[name] != now[name]]
+    if changed:
+        remedy = "give the pair, settings and questions of that sweep, or --overwrite to begin anew"
+        raise OutputError(f"{path} is of another sweep", ", ".join(changed), remedy)
+    return result
+
+
+@torch.no_grad()
+def _weights_digest(pair: ModelPair) -> str:
+    digest = hashlib.sha256()
+    for model in (pair.base, pair.tuned):
+        for name, tensor in sorted(model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.flatten()[:SAMPLE].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _warn_of_dropped_shots(tasks: Sequence[Task], prepared: Sequence[PreparedTask]) -> None:
+    short = [
+        (task, n) for task, tokens in zip(tasks, prepared, strict=True) for n in tokens.n_shots if n < len(task.shots)
+    ]
+    if short:
+        n_dropped = sum(len(task.shots) - n for task, n in short)
+        text = (
+            f"the context has no room for all worked examples of {len(short)} of {sum(map(len, tasks))} questions: "
+            f"{n_dropped} examples are left out, in tasks {', '.join(sorted({task.name for task, _ in short}))}"
+        )
+        warnings.warn(text, DroppedShotsWarning, stacklevel=3)
