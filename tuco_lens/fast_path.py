@@ -128,8 +128,12 @@ def _hook_point_class() -> type[nn.Module]:
 
 
 def _replace(module: nn.Module, name: str, function: Callable[..., Any], stack: ExitStack) -> None:
+    outer = vars(module).get(name)  # of a fast path around this one
     object.__setattr__(module, name, function)  # the instance's own, before the class's
-    stack.callback(object.__delattr__, module, name)
+    if outer is None:
+        stack.callback(object.__delattr__, module, name)
+    else:
+        stack.callback(object.__setattr__, module, name, outer)
 
 
 def _attentions(model: Any) -> list[Any]:

@@ -121,3 +121,13 @@ def test_after_an_error_within_the_models_are_as_they_were(pair: ModelPair) -> N
         assert model.original_model.config._attn_implementation == "eager"
         assert not any("forward" in vars(block.attn) for block in model.blocks)
     assert torch.equal(pair.tuned(IDS, use_cache=False), before)
+
+
+def test_one_within_another_leaves_the_outer_one_on(pair: ModelPair) -> None:
+    plain = pair.tuned(IDS, use_cache=False)
+    with fast_path(pair.base, pair.tuned):
+        outer = vars(pair.tuned.blocks[0].attn)["forward"]
+        with fast_path(pair.base, pair.tuned) as fused:
+            assert fused
+        assert vars(pair.tuned.blocks[0].attn)["forward"] is outer
+    assert torch.equal(pair.tuned(IDS, use_cache=False), plain)
