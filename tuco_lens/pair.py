@@ -7,7 +7,7 @@ models; hooks that a user puts on them are respected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from tuco_lens.metrics import Norm
 from tuco_lens.numerics import warn_below_floor
 from tuco_lens.prompts import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
 from tuco_lens.steering.alpha import Alpha, Positions
-from tuco_lens.steering.generating import GenerateOptions, Row, TokenStream
+from tuco_lens.steering.generating import GenerateOptions, TokenStream
 from tuco_lens.steering.generation import Generation
+from tuco_lens.steering.rows import requested_rows
 from tuco_lens.steering.sampling import SamplingOptions
-from tuco_lens.steering.scaling import Method, Scaling, ScalingSettings, method_of, scaling_settings
+from tuco_lens.steering.scaling import Method, Scaling, method_of, scaling_settings
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 IDENTITY_TOLERANCE = 1e-5
@@ -382,46 +383,13 @@ class ModelPair:
         listed = as_prompt_list(prompts)
         many = alphas is not None or not _is_one_prompt(prompts)
         ready = [self.prompt(p, chat=chat, system=system, index=i if many else None) for i, p in enumerate(listed)]
-        wanted = self._alphas(alpha, alphas)
-        rows = [
-            Row(i * len(wanted) + j, prompt, self._row_settings(each, method, positions, prompt), i)
-            for i, prompt in enumerate(ready)
-            for j, each in enumerate(wanted)
-        ]
+        rows = requested_rows(self, ready, alpha=alpha, alphas=alphas, method=method, positions=positions)
         tokens = TokenStream(self, rows, options, hold=not stream)
         if stream:
             return tokens
         for _ in tokens:
             pass
         return tokens.generations if many else tokens.generations[0]
-
-    def _alphas(self, alpha: Alpha | None, alphas: Sequence[Alpha] | None) -> list[Alpha | None]:
-        if alphas is None:
-            return [alpha]
-        if alpha is not None:
-            raise InputError("alpha and alphas", "both are given", "give one of the two")
-        given: object = alphas
-        if isinstance(given, str | Mapping) or not hasattr(given, "__len__"):
-            raise InputError(f"alphas is {given!r}", "it is no list", "give a list, or alpha for a single one")
-        if not len(alphas):
-            raise InputError("alphas is empty", "there is nothing to generate", "give at least one")
-        return list(alphas)
-
-    def _row_settings(
-        self, alpha: Alpha | None, method: Method, positions: Positions, prompt: Prompt
-    ) -> ScalingSettings:
-        acting = self.active_scalings[-1].settings if self.active_scalings else None
-        if alpha is None and acting is not None:
-            if method != "ftc" or positions is not None:
-                raise InputError(
-                    "method or positions without alpha",
-                    "the open pair.scaled(...) says how to scale",
-                    "give alpha too, or leave them out",
-                )
-            return acting
-        return scaling_settings(
-            1.0 if alpha is None else alpha, self.n_layers, positions=positions, method=method, prompt=prompt
-        )
 
     def settings(self, *, norm: Norm = "l1", chat: bool = False, drift: bool = False) -> MeasurementSettings:
         """What a measurement with these options on this pair records about itself."""

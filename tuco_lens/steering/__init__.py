@@ -2,5 +2,6 @@
 
 `alpha.py` reads what a user gives as α and positions; `scaling.py` has the handle behind `pair.scaled`; `ftc.py`,
 `logits.py` and `weights.py` are its three methods; `kv_caches.py` keeps the base blocks' KV caches;
-`generating.py` is the loop behind `pair.generate`, `sampling.py` its choice of tokens, and `generation.py` its result.
+`rows.py` reads what `pair.generate` is asked for, `generating.py` is its loop, `sampling.py` its choice of tokens,
+`text_stream.py` its text, and `generation.py` its result. `scoring.py` gives the logits of answer tokens.
 """

@@ -1,8 +1,9 @@
 """The loop behind `pair.generate`: batches of rows, one forward pass per token, TuCo from that same pass.
 
-A row is one prompt under one scaling; rows of different α share a batch. Prompts are padded on the left, so that all
-rows end together. The scaling is on only while a pass runs: between two tokens of a stream the models are as they were.
-Interpolated weights alone stay in place from a batch's first token to its last, or until the stream is closed.
+A row is one prompt under one scaling (`rows.py`); rows of different α share a batch. Prompts are padded on the left, so
+that all rows end together. In a stream the scaling is on only while a pass runs: between two tokens the models are as
+they were. Interpolated weights alone stay in place from a batch's first token to its last, or until the stream is
+closed.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from tuco_lens.errors import InputError
 from tuco_lens.fast_path import fast_path
 from tuco_lens.lockstep import BlockStep
 from tuco_lens.metrics import contribution_ratio
-from tuco_lens.prompts import Prompt
 from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.generation import GeneratedToken, Generation, StopReason
 from tuco_lens.steering.kv_caches import new_cache
 from tuco_lens.steering.logits import ContrastiveLogits
+from tuco_lens.steering.rows import Row
 from tuco_lens.steering.sampling import Sampler, SamplingOptions, is_whole
-from tuco_lens.steering.scaling import Attachable, Scaling, ScalingSettings
+from tuco_lens.steering.scaling import Attachable, Scaling
 from tuco_lens.steering.text_stream import TextStream
 from tuco_lens.steering.weights import WeightInterpolation
 from tuco_lens.token_spans import display_tokens
@@ -65,20 +66,6 @@ class GenerateOptions:
                 raise InputError(f"{stop!r} as a stop string", f"it is a {type(stop).__name__}", "give text")
             if not stop:
                 raise InputError("an empty stop string", "it stands everywhere", "leave it out")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One prompt under one scaling."""
-
-    index: int
-    """Its place among the results."""
-    prompt: Prompt
-    """What is continued."""
-    scaling: ScalingSettings
-    """α, where it acts, and the method."""
-    stream: int
-    """Tells its random draws from those of other prompts; the same for all α of a prompt."""
 
 
 class TokenStream:
