@@ -14,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tuco_lens import ModelPair
 from tuco_lens.plots.sweep import SIGNIFICANT, accuracy_figure
 from tuco_lens.refusals import is_refusal
 from tuco_lens.steering.scaling import METHODS
-from tuco_lens.sweep import SweepResult, load_tasks, sweep
+from tuco_lens.sweep import PAPER_ALPHAS, Question, SweepResult, load_tasks, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("TUCO_LENS_DATA", ROOT.parent / "shared" / "data"))
@@ -38,6 +40,9 @@ REFUSAL_ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5)
 NEW_TOKENS = 30
 SMOLLM2_BEHAVIOURS = ("agreeableness", "politically-liberal", "subscribes-to-utilitarianism")
 SMOLLM2_QUESTIONS = 200
+SMOLLM2_MORE_ALPHAS = (0.5,)
+"""Beside the paper's, for a larger step away from 1."""
+ADAPTER_STEPS, ADAPTER_BATCH, ADAPTER_LR = 40, 6, 2e-3
 WIDTH = 900
 
 
@@ -85,17 +90,46 @@ def sweep_demo() -> None:
 
 
 def sweep_smollm2() -> None:
-    """Three behaviours on SmolLM2-135M-Instruct with a LoRA adapter that is trained here for a few steps."""
+    """Three behaviours on SmolLM2-135M-Instruct, with a LoRA adapter that is taught them here, on other questions."""
     from benchmarks._smollm2 import smollm2_directory
-    from benchmarks.real_input import train_adapter
 
     base = smollm2_directory()
     tasks = load_tasks(DATA / "mwe", SMOLLM2_BEHAVIOURS, chat=True)
+    shuffled = [random.Random(0).sample(list(task.questions), len(task.questions)) for task in tasks]
+    asked = [replace(t, questions=tuple(q[:SMOLLM2_QUESTIONS])) for t, q in zip(tasks, shuffled, strict=True)]
+    taught = [question for questions in shuffled for question in questions[SMOLLM2_QUESTIONS:]]
     with tempfile.TemporaryDirectory() as folder:
-        train_adapter(base, Path(folder))
+        train_adapter(base, taught, Path(folder))
         pair = ModelPair.from_pretrained(base, adapter=folder, device="cpu")
-        result = sweep(pair, tasks, limit=SMOLLM2_QUESTIONS, batch_size=16)
+        result = sweep(pair, asked, alphas=(*SMOLLM2_MORE_ALPHAS, *PAPER_ALPHAS), batch_size=16)
     result.save(BUILD / "sweep-smollm2.json")
+
+
+def train_adapter(base: Path, questions: Sequence[Question], target: Path) -> None:
+    """A rank-4 LoRA that gives the answers of these questions; the loss is on the answer's token alone."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(model, config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=ADAPTER_LR)
+    draw = random.Random(0)
+    for _ in range(ADAPTER_STEPS):
+        loss = torch.tensor(0.0)
+        for question in draw.sample(list(questions), ADAPTER_BATCH):
+            user = [{"role": "user", "content": question.prompt}]
+            ids = tokenizer.apply_chat_template(user, add_generation_prompt=True, return_dict=True)["input_ids"]
+            answer = tokenizer(question.answers[question.target].strip(), add_special_tokens=False)["input_ids"][0]
+            logits = model(input_ids=torch.tensor([ids]), logits_to_keep=1).logits[0]
+            loss = loss + torch.nn.functional.cross_entropy(logits, torch.tensor([answer])) / ADAPTER_BATCH
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(target)
 
 
 def _write(name: str, text: str) -> None:
@@ -125,6 +159,8 @@ def page() -> None:
         smollm2=_table(_delta_table(results["smollm2"])),
         smollm2_accuracy=_table(_accuracy_table(results["smollm2"])),
         n_questions=SMOLLM2_QUESTIONS,
+        adapter_steps=ADAPTER_STEPS,
+        adapter_batch=ADAPTER_BATCH,
         refusals_words=_refusal_words(ftc),
         demo_words=_sweep_words(results["demo"]),
         smollm2_words=_sweep_words(results["smollm2"]),
