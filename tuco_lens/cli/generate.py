@@ -5,7 +5,7 @@ What is shown is in `token_view.py`, what `--alpha` takes in `alphas.py`, the ge
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -26,6 +26,7 @@ from tuco_lens.cli.options import (
     TrustOption,
     TunedOption,
     choose_pair,
+    with_loading,
 )
 from tuco_lens.cli.terminal import Interrupted, complain, plain, say
 from tuco_lens.errors import InputError, OutputError
@@ -145,7 +146,7 @@ def generate(
 
     One alpha is written as it comes; several are shown side by side when all are done.
     """
-    choice = replace(
+    choice = with_loading(
         choose_pair(pair, base, tuned, adapter),
         backend=backend,
         dtype=dtype,
@@ -153,8 +154,6 @@ def generate(
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
-    if choice.is_demo and (dtype not in (None, "float32") or device not in (None, "cpu")):
-        raise InputError("--pair demo", "it runs in float32 on the CPU", "leave out --dtype and --device")
     if prompt is None:
         raise InputError("no prompt", "--prompt is not given", "give a text")
     request = GenerateRequest(

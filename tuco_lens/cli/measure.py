@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +22,7 @@ from tuco_lens.cli.options import (
     TrustOption,
     TunedOption,
     choose_pair,
+    with_loading,
 )
 from tuco_lens.cli.run import MeasureRequest, run_measure
 from tuco_lens.errors import InputError
@@ -76,17 +76,14 @@ def measure(
 
     Rows are in the order of the prompts: those of the files first, then each --prompt.
     """
-    choice = choose_pair(pair, base, tuned, adapter)
-    choice = replace(
-        choice,
+    choice = with_loading(
+        choose_pair(pair, base, tuned, adapter),
         backend=backend,
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
-    if choice.is_demo and (dtype not in (None, "float32") or device not in (None, "cpu")):
-        raise InputError("--pair demo", "it runs in float32 on the CPU", "leave out --dtype and --device")
     if not prompts and not prompt:
         raise InputError("no prompts", "neither --prompts nor --prompt is given", "give a file, or a text")
     if out is None:

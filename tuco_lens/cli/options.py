@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -134,6 +134,18 @@ def choose_pair(pair: str | None, base: str | None, tuned: str | None, adapter: 
         why = "neither --tuned nor --adapter is given" if tuned is None else "both --tuned and --adapter are given"
         raise InputError("no pair" if tuned is None else "two pairs", why, "give one of them with --base")
     return PairChoice(base, tuned, adapter)
+
+
+def with_loading(choice: PairChoice, **options: Any) -> PairChoice:
+    """The pair with the options for loading it, which are fields of `PairChoice`.
+
+    Raises:
+        InputError: if the embedded pair is asked for another dtype or device than it has.
+    """
+    chosen = replace(choice, **options)
+    if chosen.is_demo and (chosen.dtype not in (None, "float32") or chosen.device not in (None, "cpu")):
+        raise InputError("--pair demo", "it runs in float32 on the CPU", "leave out --dtype and --device")
+    return chosen
 
 
 def _known_pair(name: str) -> PairChoice:

@@ -6,7 +6,7 @@ The sweep itself is in `tuco_lens/sweep/`. What can be known to be wrong without
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -28,6 +28,7 @@ from tuco_lens.cli.options import (
     TrustOption,
     TunedOption,
     choose_pair,
+    with_loading,
 )
 from tuco_lens.cli.terminal import Interrupted, say, show_table
 from tuco_lens.errors import InputError, OutputError
@@ -122,17 +123,14 @@ def sweep(
 
     Writes accuracy.csv, delta.csv, accuracy.html, delta.html and sweep.json.
     """
-    choice = choose_pair(pair, base, tuned, adapter)
-    choice = replace(
-        choice,
+    choice = with_loading(
+        choose_pair(pair, base, tuned, adapter),
         backend=backend,
         dtype=dtype,
         device=device,
         trust_remote_code=trust_remote_code,
         allow_pickle=allow_pickle,
     )
-    if choice.is_demo and (dtype not in (None, "float32") or device not in (None, "cpu")):
-        raise InputError("--pair demo", "it runs in float32 on the CPU", "leave out --dtype and --device")
     if out is None:
         raise InputError("no output", "--out is not given", "name a folder")
     options: dict[str, Any] = {"method": method, "limit": limit, "folds": folds, "seed": seed}
