@@ -44,7 +44,7 @@ def fork(cache: Any) -> Any:
         if hasattr(cache, "layers"):
             other.layers = [copy.copy(layer) for layer in cache.layers]
             for name in _WHOLE_CACHE_OPERATIONS:
-                vars(other).pop(name, None)  # those that `_follow` put there belong to the original
+                vars(other).pop(name, None)  # those that a pairing put there belong to the original
     else:
         other.entries = [copy.copy(entry) for entry in cache.entries]
     return other
