@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tuco_lens.data.loading import VARIABLE
 from tuco_lens.experiments.steps import RunOptions
@@ -16,6 +16,9 @@ from tuco_lens.sweep import SweepResult, hub_tasks, load_tasks, sweep
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
+
+ROWS_PER_PROMPT: Final = 4
+"""Questions in the place of one prompt of a batch: behind what all begin with alike, they are short."""
 
 
 def alpha_sweep(
@@ -51,7 +54,7 @@ def alpha_sweep(
         tasks,
         limit=limit,
         seed=seed,
-        batch_size=run.batch_size,
+        batch_size=ROWS_PER_PROMPT * run.batch_size,
         out=run.out,
         resume=run.resume,
         overwrite=run.overwrite,

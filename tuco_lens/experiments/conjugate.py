@@ -45,7 +45,7 @@ def conjugate(
     Args:
         pair: the pair.
         data: a local folder of the data sets; without it `TUCO_LENS_DATA`.
-        limit: requests of each language at most; all by default.
+        limit: requests of each group at most, so half as many in Malayalam and in Swahili; all by default.
         seed: of the null controls and permutations; the requests are the first ones.
         system: system prompt of every chat.
         held_out: measure only what the project's own pairs were not trained on; by default where the pair is one.
@@ -62,7 +62,8 @@ def conjugate(
     n_long: dict[str, int] = dict.fromkeys(LANGUAGES.values(), 0)
     for code, name in LANGUAGES.items():
         requests = lines.only(group=code).prompts
-        asked = [requests[i] for i in advbench_positions(held_out=own)[:limit]]
+        share = None if limit is None else -(-limit // list(LANGUAGES.values()).count(name))
+        asked = [requests[i] for i in advbench_positions(held_out=own)[:share]]
         prompts, n = fitting(pair, asked, system=system)
         groups[name] += prompts
         n_long[name] += n

@@ -56,7 +56,7 @@ def gcg(
         system: system prompt of every chat.
         held_out: measure only what the project's own pairs were not trained on; by default where the pair is one.
         source: strings optimised on this tuned model, or JailbreakBench's artefacts, which were optimised on another.
-        attacks: how many strings are optimised, and how; the first `limit` of them at most.
+        attacks: how many strings are optimised, and how.
         nulls: the null controls.
         run: where the result goes, and whether to resume.
 

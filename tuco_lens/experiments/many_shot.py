@@ -57,7 +57,8 @@ def many_shot(
     Args:
         pair: the pair.
         data: a local folder of the data sets; without it `TUCO_LENS_DATA`, or the hub.
-        limit: final questions of all five sets together at most; 50 of each by default.
+        limit: prompts, of all sets and numbers of shots together; rounded up to as many final questions of every set.
+            By default 50 questions of each.
         seed: of the draw of questions and of shots; the shots of a question are the first of those of more shots.
         system: system prompt of every chat.
         shots: numbers of shots, ascending; those that the context has no room for give no value.
@@ -70,7 +71,7 @@ def many_shot(
     numbers = list(shots)
     if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 1:
         raise InputError("shots", f"they are {numbers}", "give ascending numbers from 1")
-    n = N_QUESTIONS if limit is None else min(N_QUESTIONS, -(-limit // len(BEHAVIOURS)))
+    n = N_QUESTIONS if limit is None else min(N_QUESTIONS, -(-limit // (len(BEHAVIOURS) * len(numbers))))
     questions = load("mwe", parts=BEHAVIOURS, folder=data)
     sets: dict[str, list[list[Prompt | None]]] = {}
     answers: dict[str, list[list[tuple[int, int]]]] = {}

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens import metrics
-from tuco_lens.backends import run_embedding, run_logits
-from tuco_lens.contributions import BatchNorms, NormAccumulator, batch_norms
+from tuco_lens.backends import blocks, run_logits
+from tuco_lens.contributions import BatchNorms, batch_norms
 from tuco_lens.fast_path import fast_path
-from tuco_lens.lockstep import lockstep
 from tuco_lens.prompts import Prompt, length_sorted_batches, right_pad
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
 
     A score that does not exist is NaN: what needs the base model's own embedding (OutputCo, drift, KL, perplexity)
     where the base model lacks a token of the prompt, `tuco_user` where no token is the user's, and `base_nll` of a
-    single token. The cost is about six forward passes.
+    single token. The cost is about four forward passes.
     """
     found: dict[int, dict[str, float]] = {}
     for batch in length_sorted_batches([prompt.n_tokens for prompt in prompts], batch_size, MAX_BATCH_TOKENS):
@@ -90,12 +90,11 @@ def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float
     ids, last = _padded(pair, prompts)
     # An accelerator may not bound-check an embedding, so the ids are compared before the base model sees them.
     has_base = int(ids.max()) < pair.base.cfg.d_vocab
-    norms, tuned_logits = _norms_and_logits(pair, ids, drift=has_base)
-    base_logits = _base_logits(pair, ids) if has_base else None
+    tuned = _run(pair.tuned, ids, last)
+    base = _run(pair.base, ids, last) if has_base else None
     rows = torch.arange(len(prompts))
-    next_ids = tuned_logits[rows, last].argmax(dim=-1)
-    generated = _tuco_of_next(pair, ids, last, next_ids)
-    tuco = _last_row(norms)
+    next_ids = tuned.logits[rows, last].argmax(dim=-1)
+    tuco, has_next = _tuco_with_next(pair, ids, last, next_ids)
     scores: list[dict[str, float]] = []
     for row, prompt in enumerate(prompts):
         end = last[row]
@@ -103,11 +102,8 @@ def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float
             {
                 "tuco": tuco[row, end].item(),
                 "tuco_user": _mean_of_user(tuco[row], prompt),
-                "tuco_generated": generated[row].item(),
-                "output_co": math.nan if norms.drift is None else norms.drift[-1, row, end].item(),
-                "drift": math.nan if norms.drift is None else norms.drift[:, row, end].mean().item(),
-                "kl": math.nan if base_logits is None else _kl(tuned_logits[row, end], base_logits[row, end]),
-                "base_nll": math.nan if base_logits is None else _nll(base_logits[row, :end], ids[row, 1 : end + 1]),
+                "tuco_generated": tuco[row, end + 1].item() if has_next else math.nan,
+                **_beside_base(tuned, base, ids, row, end),
                 "n_tokens": float(prompt.n_tokens),
             }
         )
@@ -119,31 +115,57 @@ def _padded(pair: ModelPair, prompts: Sequence[Prompt]) -> tuple[Int[Tensor, "ro
     return right_pad(prompts, pair.pad_id).to(pair.device), [prompt.n_tokens - 1 for prompt in prompts]
 
 
-def _norms_and_logits(
-    pair: ModelPair, ids: Int[Tensor, "row pos"], *, drift: bool
-) -> tuple[BatchNorms, Float[Tensor, "row pos d_vocab"]]:
-    """Norms as of `batch_norms`, and the tuned model's logits of the same pass."""
-    accumulate = NormAccumulator("l1", run_embedding(pair.base, ids) if drift else None)
-    with fast_path(pair.base, pair.tuned), lockstep(pair.base, pair.tuned, accumulate):
-        logits = run_logits(pair.tuned, ids)
-    return accumulate.result(), logits
+@dataclass(frozen=True)
+class _OwnRun:
+    """What is kept of a model's run on its own stream."""
+
+    logits: Float[Tensor, "row pos d_vocab"]
+    ends: Float[Tensor, "layer row d_model"]
+    """The stream behind each block, at each row's last position, at least in float32."""
 
 
-def _base_logits(pair: ModelPair, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d_vocab"]:
-    with fast_path(pair.base):
-        return run_logits(pair.base, ids)
+def _run(model: Any, ids: Int[Tensor, "row pos"], last: list[int]) -> _OwnRun:
+    rows, kept = torch.arange(len(last)), list[Tensor]()
+
+    def keep(_module: Any, _args: Any, stream: Tensor) -> None:
+        kept.append(stream[rows, last].to(torch.promote_types(stream.dtype, torch.float32)))
+
+    with ExitStack() as stack:
+        for block in blocks(model):
+            stack.callback(cast("Any", block.hook_resid_post).register_forward_hook(keep).remove)
+        stack.enter_context(fast_path(model))
+        logits = run_logits(model, ids)
+    return _OwnRun(logits, torch.stack(kept))
 
 
-def _tuco_of_next(
+def _beside_base(
+    tuned: _OwnRun, base: _OwnRun | None, ids: Int[Tensor, "row pos"], row: int, end: int
+) -> dict[str, float]:
+    """What takes the base model's own run, of one row; all NaN where there is none."""
+    if base is None:
+        return dict.fromkeys(("output_co", "drift", "kl", "base_nll"), math.nan)
+    delta, own = (metrics.vector_norms(x, "l1") for x in (tuned.ends[:, row] - base.ends[:, row], base.ends[:, row]))
+    drift = metrics.contribution_ratio(delta, own)  # [layer]
+    return {
+        "output_co": drift[-1].item(),
+        "drift": drift.mean().item(),
+        "kl": _kl(tuned.logits[row, end], base.logits[row, end]),
+        "base_nll": _nll(base.logits[row, :end], ids[row, 1 : end + 1]),
+    }
+
+
+def _tuco_with_next(
     pair: ModelPair, ids: Int[Tensor, "row pos"], last: list[int], next_ids: Int[Tensor, " row"]
-) -> Float[Tensor, " row"]:
-    """TuCo at the token behind each prompt; NaN where the context has no room for it."""
-    if ids.shape[1] >= pair.n_ctx:
-        return torch.full((len(last),), math.nan)
-    longer = torch.cat([ids, ids[:, :1]], dim=1)
-    rows, behind = torch.arange(len(last)), torch.tensor(last) + 1
-    longer[rows, behind] = next_ids
-    return _last_row(batch_norms(pair.base, pair.tuned, longer))[rows, behind]
+) -> tuple[Float[Tensor, "row pos"], bool]:
+    """TuCo of every token and of the one that comes next, and whether the context has room for that one.
+
+    No token sees what follows it, so one pass over the longer rows gives both.
+    """
+    has_room = ids.shape[1] < pair.n_ctx
+    if has_room:
+        ids = torch.cat([ids, ids[:, :1]], dim=1)
+        ids[torch.arange(len(last)), torch.tensor(last) + 1] = next_ids
+    return _last_row(batch_norms(pair.base, pair.tuned, ids)), has_room
 
 
 def _last_row(norms: BatchNorms) -> Float[Tensor, "row pos"]:
