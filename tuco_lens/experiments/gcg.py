@@ -22,7 +22,7 @@ from tuco_lens.experiments.steps import RunOptions, Step
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
 
-PLAIN, ATTACKED, RANDOM = "plain requests", "with attack string", "with random string"
+PLAIN, ATTACKED, RANDOM = "plain requests", "attacked requests", "requests with a random string"
 PAPER: Final = "AUC 0.65 to 1.0 on six models"
 NOT_IN_PAPER: Final = "not in the paper: the control for any string of that length"
 CONTRASTS: Final = (
