@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts._reproduction_words import direction, reasons_of, verdicts_of
 from scripts._screenshot import screenshot
-from tuco_lens.experiments import Comparison, Series
+from tuco_lens.cli.experiment import limited_attacks
+from tuco_lens.experiments import AttackOptions, Comparison, NullOptions, Series
 from tuco_lens.experiments.refusal_check import refusal_check
 from tuco_lens.experiments.registry import EXPERIMENTS, Experiment, Result
 from tuco_lens.experiments.report import figures_of
@@ -33,8 +35,9 @@ PAIRS = {
     "smollm2": "SmolLM2-135M-Instruct as base, with this project's adapter `adapters/smollm2-refusals`",
 }
 """Folders of `build/experiments/`, and what they hold."""
-DIGITS = 3
 WIDTH = 900
+QUESTIONS = 1000
+"""Of each behaviour in Model-Written Evaluations."""
 Results = dict[str, dict[str, Result]]
 """By pair and experiment."""
 
@@ -73,7 +76,7 @@ def _glance(results: Results) -> Iterator[list[str]]:
                 cells = [_auc_cell(result, contrast.name) for result in found.values()]
                 yield [f"§{experiment.section} {contrast.name}", contrast.paper, *cells]
         elif first is not None:
-            cells = [_other_cell(result) for result in found.values()]
+            cells = [_other_cell(name, result) for result in found.values()]
             yield [f"§{experiment.section} {experiment.question}", experiment.claim, *cells]
 
 
@@ -94,19 +97,11 @@ def _nulls(result: Comparison, name: str) -> str:
     return f"; nulls {rows['auc'].min():.3f} to {rows['auc'].max():.3f}" if len(rows) else ""
 
 
-def _other_cell(result: Any) -> str:
-    if isinstance(result, Series):
-        change = result.change_frame().query("set == 'all' and score == 'tuco'").iloc[0]
-        low, high = change["change_low"], change["change_high"]
-        word = "TuCo rises" if low > 0 else "TuCo falls" if high < 0 else "no change of TuCo shown"
-        at = f"{change['first']:.0f} to {change['last']:.0f} {result.x_name}"
-        return f"{word}: {interval(change['change'], low, high, digits=4, sign='+')}, {at}, n = {change['n']}"
-    if isinstance(result, SweepResult):
-        table = result.cross_validated()
-        up = int(((table["max_p_holm"] < 0.05) & (table["max_delta"] > 0)).sum())
-        down = int(((table["min_p_holm"] < 0.05) & (table["min_delta"] < 0)).sum())
-        return f"maximised: {up} of {len(table)} tasks rise; minimised: {down} fall (p < 0.05, Holm)"
-    return "not run"
+def _other_cell(name: str, result: Any) -> str:
+    if result is None:
+        return "not run"
+    ((_, held),) = verdicts_of(name, result)
+    return f"{held}; TuCo: {direction(result, 'tuco')[1]}" if isinstance(result, Series) else held
 
 
 def _section(experiment: Experiment, results: Results) -> str:
@@ -117,14 +112,23 @@ def _section(experiment: Experiment, results: Results) -> str:
         if result is None:
             parts.append("Not run on this pair.")
             continue
+        parts.append(_verdicts(experiment.name, result))
         parts.append(result.summary())
+        reasons = reasons_of(experiment.name, result)
+        if reasons:
+            parts += ["What speaks for a reason:", "\n".join(f"- {reason}" for reason in reasons)]
         picture = PICTURES / f"reproduction-{experiment.name}-{pair}.png"
         screenshot(figures_of(result)[_best_figure(result)], picture, width=WIDTH)
         parts.append(f"![{experiment.question} {pair}](images/{picture.name})")
+        parts.append('<details markdown="1"><summary>Tables</summary>')
         for caption, headings, rows in tables_of(result):
             parts += [f"{caption}:", _table(headings, rows)]
-        parts.append(f"`{_command(experiment.name, pair, result)}`")
+        parts += ["</details>", f"`{_command(experiment.name, pair, result)}`"]
     return "\n\n".join(parts)
+
+
+def _verdicts(name: str, result: Result) -> str:
+    return "\n".join(f"- {claim}: **{held}**." for claim, held in verdicts_of(name, result))
 
 
 def _best_figure(result: Result) -> int:
@@ -134,9 +138,25 @@ def _best_figure(result: Result) -> int:
 
 def _command(name: str, pair: str, result: Result) -> str:
     models = "--pair demo" if pair == "demo" else "--base B --adapter adapters/smollm2-refusals"
-    parameters = dict(getattr(getattr(result, "settings", None), "parameters", {}))
+    return " ".join([f"tuco-lens experiment {name} {models} --data DIR", *_options(result), "--out OUT"])
+
+
+def _options(result: Any) -> Iterator[str]:
+    """The options of the run that are not the command's defaults."""
+    if isinstance(result, SweepResult):
+        limit = max(len(task.targets) for task in result.tasks)
+        yield from [f"--limit {limit}"] if limit < QUESTIONS else []
+        return
+    parameters, attacks = result.settings.parameters, AttackOptions()
     limit = parameters.get("limit")
-    return f"tuco-lens experiment {name} {models} --data DIR{f' --limit {limit}' if limit else ''} --out OUT"
+    sought = limited_attacks(limit)
+    given = {
+        "--limit": (limit, None),
+        "--nulls": (parameters.get("null_seeds"), NullOptions().seeds),
+        "--attacks": (parameters.get("n_strings"), sought),
+        "--attack-steps": (parameters.get("gcg", {}).get("steps"), attacks.gcg.steps),
+    }
+    yield from (f"{option} {value}" for option, (value, usual) in given.items() if value not in (None, usual))
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:

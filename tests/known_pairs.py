@@ -17,6 +17,8 @@ from tuco_lens.prompts import make_prompt
 D_MODEL, D_MLP, N_LAYERS = 32, 64, 3
 MARK = D_MODEL - 1
 """The dimension of the stream that is above 0 at template tokens and exactly 0 at all others."""
+SHARE = D_MODEL - 2
+"""The dimension that `pair_that_dilutes` writes to."""
 
 
 def demo_tokenizer() -> Any:
@@ -71,6 +73,35 @@ def pair_of_equals(backend: str = "bridge") -> ModelPair:
     return ModelPair.from_pretrained(base, copy.deepcopy(base), tokenizer=demo_tokenizer(), backend=backend)
 
 
+def pair_that_dilutes(backend: str = "bridge") -> ModelPair:
+    """Of which TuCo at the last token falls with the length of a chat, and depends on nothing else; 0 on raw text.
+
+    The base model's attention writes nothing. The tuned model's, in layer 0, looks at all tokens alike and writes how
+    large a share of them is of the template, to a dimension that no MLP reads.
+    """
+    base = base_without_mark()
+    with torch.no_grad():
+        embedding = base.model.embed_tokens.weight
+        embedding[:, SHARE] = 0
+        embedding /= embedding.norm(dim=1, keepdim=True)  # so that the norm gives every mark the same size
+        marks = template_token_ids(demo_tokenizer())
+        embedding[marks] *= (1 - 0.5**2) ** 0.5 / embedding[marks, :MARK].norm(dim=1, keepdim=True)
+        embedding[marks, MARK] = 0.5
+        for layer in base.model.layers:
+            for unused in (layer.self_attn.q_proj, layer.self_attn.o_proj):
+                unused.weight.zero_()
+            for reads in (layer.mlp.gate_proj, layer.mlp.up_proj):
+                reads.weight[:, [SHARE, MARK]] = 0
+            layer.mlp.down_proj.weight[SHARE] = 0
+    tuned = copy.deepcopy(base)
+    with torch.no_grad():
+        attention = tuned.model.layers[0].self_attn
+        attention.v_proj.weight[0] = 0
+        attention.v_proj.weight[0, MARK] = 1
+        attention.o_proj.weight[SHARE, 0] = 0.01
+    return ModelPair.from_pretrained(base, tuned, tokenizer=demo_tokenizer(), backend=backend)
+
+
 def write_data(folder: Path) -> Path:
     """A folder of data sets as the experiments read them, of harmless sentences written here."""
     import csv
@@ -101,7 +132,8 @@ def write_data(folder: Path) -> Path:
     for code in ("en", "ja", "hu", "sw", "ml"):
         path = folder / f"harmful_translations/harmful_instructions_{code}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(f"{code} boat {i}" for i in range(520)) + "\n", encoding="utf-8")
+        more = " on the long slow river to the sea" if code in ("sw", "ml") else ""
+        path.write_text("\n".join(f"{code} boat {i}{more}" for i in range(520)) + "\n", encoding="utf-8")
     table(
         "parden/llama_benign.csv.gz",
         [{"instruction": f"Name {i} rivers", "output": "Many"} for i in range(20)],

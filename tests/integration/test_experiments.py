@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.known_pairs import pair_of_equals, pair_that_differs_on_template_tokens, write_data
+from tests.known_pairs import pair_of_equals, pair_that_differs_on_template_tokens, pair_that_dilutes, write_data
 from tuco_lens import ModelPair
 from tuco_lens.attacks.gcg import GcgSettings
 from tuco_lens.errors import InputError, OutputError
@@ -79,6 +79,92 @@ def test_base_against_itself_gives_tuco_zero_and_an_undefined_auc(equals: ModelP
     assert all((scores["tuco"] == 0).all() for scores in result.scores.values())
     assert "the AUC is undefined, for all values are equal (n = 6 and 6)" in result.summary()
     assert result.nulls == {}
+
+
+@pytest.fixture(scope="module")
+def dilutes() -> ModelPair:
+    return pair_that_dilutes()
+
+
+@pytest.fixture
+def long_prompts_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the attacked requests are the jailbroken ones."""
+
+    def answered(_pair: ModelPair, prompts: list[Any], _seed: int, _temperature: float) -> list[int]:
+        return [8 if prompt.n_tokens > LONG else 0 for prompt in prompts]
+
+    monkeypatch.setattr(sys.modules["tuco_lens.experiments.jailbreak_success"], "_not_refused", answered)
+
+
+LONG = 26
+"""Tokens between the plain and the attacked requests of the data here."""
+LONG_ATTACK = AttackOptions(n_strings=2, gcg=GcgSettings(n_tokens=16, steps=1, n_candidates=4, top_k=8))
+COMPARED: dict[str, tuple[Callable[[ModelPair, Path], Comparison], int]] = {
+    "web_vs_chat": (lambda pair, data: web_vs_chat(pair, data=data, limit=6), 1),
+    "conjugate": (lambda pair, data: conjugate(pair, data=data, limit=6), 3),
+    "gcg": (lambda pair, data: gcg(pair, data=data, limit=6, attacks=LONG_ATTACK), 1),
+    "jailbreak_success": (lambda pair, data: jailbreak_success(pair, data=data, limit=6, attacks=LONG_ATTACK), 1),
+}
+"""By experiment: a run, and how many of its first contrasts set shorter chats against longer ones, or against none."""
+
+WITHOUT_STRINGS = {"chat", "web text", "English", "Malayalam and Swahili", "plain requests", "all others"}
+
+
+@pytest.mark.parametrize("name", list(COMPARED))
+@pytest.mark.usefixtures("long_prompts_are_answered")
+def test_where_tuco_falls_with_length_alone_the_shorter_chats_win_every_comparison(
+    dilutes: ModelPair, data: Path, name: str
+) -> None:
+    run, n_known = COMPARED[name]
+    result = run(dilutes, data)
+    for group in WITHOUT_STRINGS & set(result.scores):  # an attack string may have tokens of the template's
+        scores = result.scores[group]
+        order = np.argsort(scores["n_tokens"], kind="stable")
+        assert (np.diff(scores["tuco"][order]) <= 1e-7).all()
+    for contrast in result.contrasts[:n_known]:
+        found = result.auc_of(contrast.name)
+        assert (found.value, found.n_positive > 0, found.n_negative > 0) == (1.0, True, True), contrast.name
+        assert f"TuCo is higher for {contrast.positive} than for {contrast.negative} (AUC 1.000 [" in result.summary()
+
+
+@pytest.mark.parametrize("name", list(COMPARED))
+@pytest.mark.usefixtures("long_prompts_are_answered")
+def test_base_against_itself_leaves_every_comparison_undefined(equals: ModelPair, data: Path, name: str) -> None:
+    result = COMPARED[name][0](equals, data)
+    assert all((scores["tuco"] == 0).all() for scores in result.scores.values())
+    for contrast in result.contrasts:
+        assert result.auc_of(contrast.name).verdict == "undefined"
+        assert f"{contrast.name}: the AUC is undefined, for all values are equal (n = " in result.summary()
+
+
+SERIES: dict[str, Callable[[ModelPair, Path], Series]] = {
+    "many_shot": lambda pair, data: many_shot(pair, data=data, limit=20, shots=(1, 2, 4)),
+    "output_co": lambda pair, data: output_co(pair, limit=4, counts=(1, 2, 4)),
+}
+
+
+@pytest.mark.parametrize("name", list(SERIES))
+def test_where_tuco_falls_with_length_alone_it_falls_with_every_example(
+    dilutes: ModelPair, equals: ModelPair, data: Path, name: str
+) -> None:
+    result = SERIES[name](dilutes, data)
+    assert (np.diff(result.grid("tuco"), axis=0) < 0).all()
+    assert "TuCo falls from 1 to 4" in result.summary()
+    unchanged = SERIES[name](equals, data)
+    assert (unchanged.grid("tuco") == 0).all()
+    assert "TuCo: no change shown from 1 to 4" in unchanged.summary()
+
+
+def test_a_limit_bounds_each_group_and_the_many_shots_of_all_sets_together(known: ModelPair, data: Path) -> None:
+    asked = conjugate(known, data=data, limit=6, nulls=NullOptions(seeds=0))
+    assert {name: len(scores["tuco"]) for name, scores in asked.scores.items()} == {
+        "English": 6,
+        "Japanese": 6,
+        "Hungarian": 6,
+        "Malayalam and Swahili": 6,
+    }
+    shots = many_shot(known, data=data, limit=20, shots=(1, 2))  # 5 sets × 2 numbers × 2 questions
+    assert shots.grid("tuco").shape == (2, 10)
 
 
 def test_permuted_labels_bring_the_interval_over_one_half(web_chat: Comparison) -> None:
@@ -153,6 +239,8 @@ def test_scores_agree_with_measure_and_with_the_models_own_logits(demo: ModelPai
     for row, item, prompt in zip(rows, measured, prompts, strict=True):
         assert row["tuco"] == pytest.approx(item.tuco, rel=1e-5)
         assert row["output_co"] == pytest.approx(item.output_co, rel=1e-5)
+        assert item.maps.drift is not None
+        assert row["drift"] == pytest.approx(item.maps.drift[:, -1].mean().item(), rel=1e-5)
         user = [i for i, role in enumerate(prompt.roles) if role == "user"]
         assert row["tuco_user"] == pytest.approx(item.layer_token()[-1, user].mean().item(), rel=1e-5)
         ids = torch.tensor([prompt.token_ids])

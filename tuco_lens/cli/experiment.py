@@ -162,13 +162,18 @@ def _options(
     from tuco_lens.experiments.registry import Options
 
     sought = AttackOptions()
-    if attacks is None and limit is not None:
-        attacks = min(sought.n_strings, -(-limit // PROMPTS_PER_ATTACK))
-    if attacks is not None:
-        sought = replace(sought, n_strings=attacks)
+    sought = replace(sought, n_strings=attacks or limited_attacks(limit))
     if attack_steps is not None:
         sought = replace(sought, gcg=replace(sought.gcg, steps=attack_steps))
     return Options(data=data, limit=limit, seed=seed, system=system, attacks=sought, nulls=NullOptions(seeds=nulls))
+
+
+def limited_attacks(limit: int | None) -> int:
+    """How many attack strings are sought in a run of so many prompts, unless a number is given."""
+    from tuco_lens.experiments.attacks_of import AttackOptions
+
+    n = AttackOptions().n_strings
+    return n if limit is None else min(n, -(-limit // PROMPTS_PER_ATTACK))
 
 
 def _run(name: str, pair: ModelPair, options: Options, out: Path) -> dict[str, Result]:

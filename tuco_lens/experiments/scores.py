@@ -47,7 +47,7 @@ SCORES: Final = (
     Score("tuco_user", "TuCo, user's tokens", "mean of TuCo over the tokens of the user, or of raw text"),
     Score("tuco_generated", "TuCo, first new token", "TuCo at the token that the tuned model adds, greedily"),
     Score("output_co", "OutputCo", "OutputCo at the last token (paper §5.5)"),
-    Score("drift", "drift, layer mean", "drift of two independent runs at the last token, mean over layers"),
+    Score("drift", "layer-mean drift", "drift of two independent runs at the last token, mean over layers"),
     Score("kl", "KL(tuned ‖ base)", "KL divergence of the next-token distributions, tuned from base, in nats"),
     Score("base_nll", "base's log perplexity", "mean −log p of the prompt's tokens under the base model"),
     Score("n_tokens", "prompt length", "tokens of the prompt"),
