@@ -144,11 +144,13 @@ def _point(block: nn.Module, name: str) -> nn.Module:
 
 
 @contextmanager
-def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Generator[None]:
+def lockstep(
+    base: Any, tuned: Any, visit: Callable[[BlockStep], None], arguments: BlockArguments | None = None
+) -> Generator[None]:
     """While open, every forward pass of `tuned` reports each block to `visit`, with the base block beside it.
 
-    The pass must not use a KV cache: the base block would append to the tuned model's.
-    On leaving, also by an exception, no hook of ours is left on either model.
+    Without `arguments`, which give the base blocks a KV cache of their own, the pass must not use one: the base block
+    would append to the tuned model's. On leaving, also by an exception, no hook of ours is left on either model.
 
     Raises:
         ValueError: if the models have different numbers of blocks, or are one and the same.
@@ -157,5 +159,5 @@ def lockstep(base: Any, tuned: Any, visit: Callable[[BlockStep], None]) -> Gener
         raise ValueError("base and tuned are one object; load the checkpoint twice")
     with ExitStack() as stack:
         for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
-            stack.callback(BlockWatch(layer, tuned_block, base_block, visit=visit).close)
+            stack.callback(BlockWatch(layer, tuned_block, base_block, visit=visit, arguments=arguments).close)
         yield

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tuco_lens.errors import InputError
-from tuco_lens.experiments.series import Series
+from tuco_lens.experiments.nested import score_nested
+from tuco_lens.experiments.series import Grid, Series
 from tuco_lens.experiments.settings import ExperimentSettings
 from tuco_lens.experiments.steps import RunOptions, already_finished, journalled
-from tuco_lens.measuring import MeasureOptions, measure_prompts
-from tuco_lens.steering.scoring import answer_logits
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
     from tuco_lens.prompts import Prompt
-
-BATCH_TOKENS: Final = 4096
-"""Most tokens of a batch, about: prompts grow with the number in front of them, so batches shrink."""
 
 PromptGrid = Sequence[Sequence["Prompt | None"]]
 """Prompts of one set, [x, prompt]; None where one does not fit the context."""
@@ -63,51 +59,39 @@ def measure_growing(
         raise InputError(title, "no prompt fits the context", "give a pair with a longer context")
     if run.out is not None and already_finished(run, settings.fingerprint()):
         return Series.load(run.out)
-    scores: dict[str, dict[str, list[list[float]]]] = {}
-    with journalled(run, settings.fingerprint(), total=len(sets) * len(x), name=settings.experiment) as step:
+    scores: dict[str, dict[str, Grid]] = {}
+    total = sum(len(grid[0]) for grid in sets.values())
+    with journalled(run, settings.fingerprint(), total=total, name=settings.experiment) as step:
         for name, grid in sets.items():
-            rows: dict[str, list[list[float]]] = {}
-            for i, prompts in enumerate(grid):
-                asked = None if answers is None else answers[name][i]
-                found = step(lambda prompts=prompts, asked=asked: _row(pair, prompts, asked, answer_score, run))
-                for score, values in found.items():
-                    rows.setdefault(score, []).append(values)
-            scores[name] = rows
-        arrays = {
-            name: {s: np.array(v, dtype=np.float64) for s, v in by_score.items()} for name, by_score in scores.items()
-        }
-        result = Series(title, x_name, tuple(x), arrays, settings, dict(facts or {}))
+            columns: list[dict[str, list[float]]] = []
+            for i in range(len(grid[0])):
+                prompts = [row[i] for row in grid]
+                asked = None if answers is None else [row[i] for row in answers[name]]
+                columns.append(step(lambda prompts=prompts, asked=asked: _column(pair, prompts, asked, answer_score)))
+            scores[name] = {
+                key: np.array([column[key] for column in columns], dtype=np.float64).T for key in columns[0]
+            }
+        result = Series(title, x_name, tuple(x), scores, settings, dict(facts or {}))
         if run.out is not None:
             result.save(run.out)
     return result
 
 
-def _row(
+def _column(
     pair: ModelPair,
     prompts: Sequence[Prompt | None],
     answers: Sequence[tuple[int, int]] | None,
     answer_score: str,
-    run: RunOptions,
 ) -> dict[str, list[float]]:
-    """The scores of the prompts of one set at one number, [prompt] each."""
+    """The scores of one final prompt behind each number, [x] each; NaN where it does not fit the context."""
     there = [i for i, prompt in enumerate(prompts) if prompt is not None]
     ready = [prompt for prompt in prompts if prompt is not None]
     names = ["tuco", "output_co", "drift", "n_tokens", *([] if answers is None else [answer_score])]
     found: dict[str, list[float]] = {name: [math.nan] * len(prompts) for name in names}
-    if not ready:
-        return found
-    longest = max(prompt.n_tokens for prompt in ready)
-    batch_size = max(1, min(run.batch_size, BATCH_TOKENS // longest))
-    has_base = max(max(prompt.token_ids) for prompt in ready) < pair.base.cfg.d_vocab
-    options = MeasureOptions(drift=has_base, batch_size=batch_size)
-    for i, item in zip(there, measure_prompts(pair, ready, options), strict=True):
-        found["tuco"][i] = item.tuco
-        found["n_tokens"][i] = float(item.n_tokens)
-        if item.maps.drift is not None:
-            found["output_co"][i] = item.maps.drift[-1, -1].item()
-            found["drift"][i] = item.maps.drift[:, -1].mean().item()
-    if answers is not None:
-        ids = [answers[i] for i in there]
-        for i, logits in zip(there, answer_logits(pair, ready, ids, batch_size=batch_size), strict=True):
-            found[answer_score][i] = float(logits[0] > logits[1])
+    for i, prompt, ends in zip(there, ready, score_nested(pair, ready), strict=True):
+        found["tuco"][i], found["output_co"][i], found["drift"][i] = ends.tuco, ends.output_co, ends.drift
+        found["n_tokens"][i] = float(prompt.n_tokens)
+        if answers is not None:
+            counts, other = answers[i]
+            found[answer_score][i] = float(ends.logits[counts] > ends.logits[other])
     return found

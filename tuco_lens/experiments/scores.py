@@ -8,8 +8,8 @@ are for (`comparison.py` compares them). Definitions of TuCo, drift and OutputCo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -125,17 +125,30 @@ class _OwnRun:
 
 
 def _run(model: Any, ids: Int[Tensor, "row pos"], last: list[int]) -> _OwnRun:
+    with stream_ends(model, last) as ends, fast_path(model):
+        logits = run_logits(model, ids)
+    return _OwnRun(logits, torch.stack(ends))
+
+
+@contextmanager
+def stream_ends(model: Any, last: Sequence[int]) -> Generator[list[Float[Tensor, "row d_model"]]]:
+    """While open, a pass leaves in the list the stream behind each block at each row's last position."""
     rows, kept = torch.arange(len(last)), list[Tensor]()
 
     def keep(_module: Any, _args: Any, stream: Tensor) -> None:
-        kept.append(stream[rows, last].to(torch.promote_types(stream.dtype, torch.float32)))
+        kept.append(stream[rows, list(last)].to(torch.promote_types(stream.dtype, torch.float32)))
 
     with ExitStack() as stack:
         for block in blocks(model):
             stack.callback(cast("Any", block.hook_resid_post).register_forward_hook(keep).remove)
-        stack.enter_context(fast_path(model))
-        logits = run_logits(model, ids)
-    return _OwnRun(logits, torch.stack(kept))
+        yield kept
+
+
+def drift_of_ends(
+    tuned: Float[Tensor, "layer row d_model"], base: Float[Tensor, "layer row d_model"]
+) -> Float[Tensor, "layer row"]:
+    """‖Δ‖ / (‖x^PT‖ + ‖Δ‖) of two own runs, Δ = x^FT − x^PT, behind each block."""
+    return metrics.contribution_ratio(metrics.vector_norms(tuned - base, "l1"), metrics.vector_norms(base, "l1"))
 
 
 def _beside_base(
@@ -144,8 +157,7 @@ def _beside_base(
     """What takes the base model's own run, of one row; all NaN where there is none."""
     if base is None:
         return dict.fromkeys(("output_co", "drift", "kl", "base_nll"), math.nan)
-    delta, own = (metrics.vector_norms(x, "l1") for x in (tuned.ends[:, row] - base.ends[:, row], base.ends[:, row]))
-    drift = metrics.contribution_ratio(delta, own)  # [layer]
+    drift = drift_of_ends(tuned.ends, base.ends)[:, row]
     return {
         "output_co": drift[-1].item(),
         "drift": drift.mean().item(),

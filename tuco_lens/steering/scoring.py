@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from tuco_lens.backends import backend_of
 from tuco_lens.fast_path import fast_path
 from tuco_lens.prompts import length_sorted_batches
 from tuco_lens.steering.alpha import Alpha
@@ -98,22 +99,31 @@ class _Scorer:
         return self._run(rest, cache, [len(row) - 1 for row in rest])
 
     def _run(self, rows: Sequence[list[int]], cache: Any, last: Sequence[int]) -> Float[Tensor, "row d_vocab"]:
-        """Logits at position `last` of each row. Right padding needs no mask under causal attention."""
         width, pad = max(map(len, rows)), self.pair.pad_id
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=self.pair.device)
-        options: dict[str, Any] = {"return_type": "logits"}
-        columns = list(last)
-        if self.pair.backend == "bridge":
-            options |= {"use_cache": cache is not None}
-            if cache is not None:
-                options["past_key_values"] = cache
-            if "logits_to_keep" in inspect.signature(self.pair.tuned.original_model.forward).parameters:
-                kept = sorted(set(last))
-                options["logits_to_keep"] = torch.tensor(kept, device=self.pair.device)
-                columns = [kept.index(position) for position in last]
-        else:
-            options["padding_side"] = "right"
-            if cache is not None:
-                options |= {"past_kv_cache": cache, "attention_mask": torch.ones_like(ids)}
-        logits = self.pair.tuned(ids, **options)
-        return logits[torch.arange(len(rows)), torch.tensor(columns)]
+        return logits_behind(self.pair.tuned, ids, last, cache)
+
+
+def logits_behind(
+    model: Any, ids: Int[Tensor, "row pos"], last: Sequence[int], cache: Any
+) -> Float[Tensor, "row d_vocab"]:
+    """Logits at position `last` of each row, in a pass that goes on from a KV cache and adds to it, if there is one.
+
+    Right padding needs no mask under causal attention.
+    """
+    options: dict[str, Any] = {"return_type": "logits"}
+    columns = list(last)
+    if backend_of(model) == "bridge":
+        options |= {"use_cache": cache is not None}
+        if cache is not None:
+            options["past_key_values"] = cache
+        if "logits_to_keep" in inspect.signature(model.original_model.forward).parameters:
+            kept = sorted(set(last))
+            options["logits_to_keep"] = torch.tensor(kept, device=ids.device)
+            columns = [kept.index(position) for position in last]
+    else:
+        options["padding_side"] = "right"
+        if cache is not None:
+            options |= {"past_kv_cache": cache, "attention_mask": torch.ones_like(ids)}
+    logits = model(ids, **options)
+    return logits[torch.arange(len(ids)), torch.tensor(columns)]

@@ -1,0 +1,113 @@
+"""Scores of prompts that grow: each begins as the next one does, and what they share is computed once.
+
+A prompt behind k examples and the same one behind 2k begin alike. So the tokens that a prompt shares with the next go
+through the models once, into KV caches: the tuned model's, the base blocks' beside it (fed the tuned stream), and that
+of the base model on its own stream. From there each prompt is a short branch. TuCo at the last token adds up over
+layers and not over tokens, so the branch is all that it takes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tuco_lens import metrics
+from tuco_lens.contributions import NormAccumulator
+from tuco_lens.experiments.scores import drift_of_ends, stream_ends
+from tuco_lens.fast_path import fast_path
+from tuco_lens.lockstep import BlockStep, lockstep
+from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
+from tuco_lens.steering.scoring import logits_behind, shared_beginning
+
+if TYPE_CHECKING:
+    from tuco_lens.pair import ModelPair
+    from tuco_lens.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class EndScores:
+    """What is read at the last token of a prompt."""
+
+    tuco: float
+    output_co: float
+    """NaN, like the drift, where the base model lacks a token of the prompt."""
+    drift: float
+    """Mean over layers."""
+    logits: Float[Tensor, " d_vocab"]
+    """The tuned model's, of the next token."""
+
+
+@torch.no_grad()
+def score_nested(pair: ModelPair, prompts: Sequence[Prompt]) -> list[EndScores]:
+    """Scores of each prompt, in input order. Any prompts do; those that grow one from the other take the least time."""
+    rows = [list(prompt.token_ids) for prompt in prompts]
+    trunk, found = _Trunk(pair), list[EndScores]()
+    with fast_path(pair.base, pair.tuned):
+        for i, row in enumerate(rows):
+            trunk.grow(row, shared_beginning(rows[i : i + 2]))
+            found.append(trunk.branch(row))
+    return found
+
+
+class _Trunk:
+    """Tokens that have gone through both models, and their keys and values."""
+
+    def __init__(self, pair: ModelPair) -> None:
+        self.pair = pair
+        self.pairing = CachePairing()
+        self._clear()
+
+    def _clear(self) -> None:
+        self.ids: list[int] = []
+        self.tuned, self.base = (new_cache(model, 1) for model in (self.pair.tuned, self.pair.base))
+
+    def grow(self, row: list[int], n_shared: int) -> None:
+        """Take in what the row shares with the next one; a trunk that the row does not go on from is given up."""
+        n = len(self.ids)
+        if row[:n] != self.ids or len(row) == n:
+            self._clear()
+        if n_shared > len(self.ids):
+            self._run(row[len(self.ids) : n_shared], self.tuned, self.base)
+            self.ids = row[:n_shared]
+
+    def branch(self, row: list[int]) -> EndScores:
+        """The scores of a row that begins with the trunk, which stays as it is."""
+        same = torch.zeros(1, dtype=torch.long)
+        tuned, base = (with_rows(cache, same) for cache in (self.tuned, self.base))
+        if self.ids:
+            self.pairing.follow(self.tuned, tuned, same)
+        return self._run(row[len(self.ids) :], tuned, base)
+
+    def _run(self, new: list[int], tuned: Any, base: Any) -> EndScores:
+        pair, last = self.pair, [len(new) - 1]
+        ids = torch.tensor([new], device=pair.device)
+        norms = _LastNorms()
+        with stream_ends(pair.tuned, last) as ends, lockstep(pair.base, pair.tuned, norms, self.pairing):
+            logits = logits_behind(pair.tuned, ids, last, tuned)[0]
+        drift = torch.full((len(ends),), math.nan)
+        if max(self.ids + new) < pair.base.cfg.d_vocab:
+            with stream_ends(pair.base, last) as own:
+                logits_behind(pair.base, ids, last, base)
+            drift = drift_of_ends(torch.stack(ends), torch.stack(own))[:, 0]
+        return EndScores(norms.tuco(), drift[-1].item(), drift.mean().item(), logits.float().cpu())
+
+
+class _LastNorms:
+    """Adds up PTC and FTC of a pass' last token."""
+
+    def __init__(self) -> None:
+        self.accumulate = NormAccumulator("l1")
+
+    def __call__(self, step: BlockStep) -> None:
+        cut = {name: getattr(step, name)[:, -1:] for name in ("resid_pre", "tuned_post", "base_post")}
+        self.accumulate(BlockStep(step.layer, run_base=step.run_base, **cut))
+
+    def tuco(self) -> float:
+        norms = self.accumulate.result()
+        return metrics.contribution_ratio(norms.cumulative_ftc[-1], norms.cumulative_ptc[-1])[0, -1].item()
