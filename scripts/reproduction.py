@@ -94,7 +94,10 @@ def _auc_cell(result: Any, name: str) -> str:
 def _nulls(result: Comparison, name: str) -> str:
     table = result.null_table
     rows = table[(table["contrast"] == name) & (table["null"] != "labels")]
-    return f"; nulls {rows['auc'].min():.3f} to {rows['auc'].max():.3f}" if len(rows) else ""
+    if not len(rows):
+        return ""
+    counts = f"{rows['n_positive'].max()} + {rows['n_negative'].max()}"
+    return f"; {len(rows)} nulls {rows['auc'].min():.3f} to {rows['auc'].max():.3f}, n = {counts}"
 
 
 def _other_cell(name: str, result: Any) -> str:

@@ -52,12 +52,12 @@ def test_one_experiment_writes_its_result_its_table_and_the_page(data: Path, tmp
     line = f"experiment web_vs_chat --pair demo --data {data} --limit 6 --nulls 1 --out {out}"
     status, said, errors = program(line, capsys)
     assert (status, errors) == (0, "")
-    assert sorted(file.name for file in out.iterdir()) == ["report.html", "web_vs_chat.csv", "web_vs_chat.json"]
+    assert sorted(file.name for file in out.iterdir()) == ["web_vs_chat.csv", "web_vs_chat.html", "web_vs_chat.json"]
     assert "AUC 1.000 [" in said
     assert "n = 6 and 6" in said
     table = pd.read_csv(out / "web_vs_chat.csv")
     assert table.loc[0, "auc"] == 1.0
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "web_vs_chat.html").read_text(encoding="utf-8")
     assert "Is TuCo lower on web text than on chat?" in page
     assert "AUC 1.000 [" in page
 
@@ -80,9 +80,9 @@ def test_all_runs_every_experiment_and_seeks_attacks_once(
     status, _, errors = program(line, capsys)
     assert (status, errors) == (0, "tuco-lens: content warning: this measures harmful requests; none is shown\n")
     names = sorted(f"{name}{ending}" for name in command.NAMES for ending in (".csv", ".json"))
-    assert sorted(file.name for file in out.iterdir()) == sorted(["report.html", *names])
+    assert sorted(file.name for file in out.iterdir()) == sorted(["all.html", *names])
     assert len(sought) == 2
-    page = (out / "report.html").read_text(encoding="utf-8")
+    page = (out / "all.html").read_text(encoding="utf-8")
     for each in registry.EXPERIMENTS.values():
         assert each.question in page
     assert "boat" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL), "no prompt is on the page"

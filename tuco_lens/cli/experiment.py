@@ -49,7 +49,6 @@ NAMES: Final = (
 """The experiments, in the order of the paper; those of `experiments/registry.py`, which is slow to import."""
 HARMFUL: Final = ("gcg", "conjugate", "many_shot", "jailbreak_success", ALL)
 """Experiments that measure harmful text."""
-REPORT: Final = "report.html"
 PROMPTS_PER_ATTACK: Final = 10
 """Of a limited run, where the search for eleven strings would take longer than all the rest."""
 ATTACKS_DEFAULT: Final = f"11; with --limit, one for {PROMPTS_PER_ATTACK} prompts"
@@ -96,7 +95,7 @@ def experiment(
 ) -> None:
     """Run one of the paper's experiments, or all of them, with intervals, baselines and null controls.
 
-    Writes NAME.json and NAME.csv for each, and report.html with every table and figure.
+    Writes NAME.json and NAME.csv for each, and NAME.html, or all.html, with every table and figure.
     """
     _check_name(name)
     choice = with_loading(
@@ -109,8 +108,7 @@ def experiment(
     )
     if out is None:
         raise InputError("no output", "--out is not given", "name a folder")
-    names = NAMES if name == ALL else (name,)
-    _check_outputs(out, names, resume=resume, overwrite=overwrite)
+    _check_outputs(out, name, resume=resume, overwrite=overwrite)
     _check_data(data)
     if name in HARMFUL:
         complain("content warning", "this measures harmful requests; none is shown")
@@ -119,10 +117,10 @@ def experiment(
     run = replace(options.run, resume=resume, overwrite=overwrite, progress=progress, batch_size=batch_size)
     with folder_for(out):
         results = _run(name, loaded, replace(options, run=run), out)
-        _write(results, out)
+        _write(results, out, name)
     for result in results.values():
         say(result.summary())
-    say(f"wrote {', '.join(f'{each}.json, {each}.csv' for each in results)} and {REPORT} in {out}")
+    say(f"wrote {', '.join(f'{each}.json, {each}.csv' for each in results)} and {name}.html in {out}")
 
 
 def _check_name(name: str) -> None:
@@ -131,14 +129,15 @@ def _check_name(name: str) -> None:
         raise InputError(f"no experiment {name!r}", f"there are {known}", "name one of them")
 
 
-def _check_outputs(out: Path, names: tuple[str, ...], *, resume: bool, overwrite: bool) -> None:
+def _check_outputs(out: Path, name: str, *, resume: bool, overwrite: bool) -> None:
     if not check_folder(out):
         return
     from tuco_lens.sweep.files import check_out
 
-    for name in names:
-        check_out(out / f"{name}.json", resume=resume, overwrite=overwrite)
-    check_out(out / REPORT, resume=resume or len(names) == 1, overwrite=overwrite)
+    names = NAMES if name == ALL else (name,)
+    files = [*(f"{each}.json" for each in names), f"{name}.html"]
+    for file in files:
+        check_out(out / file, resume=resume, overwrite=overwrite)
 
 
 def _check_data(data: Path | None) -> None:
@@ -188,10 +187,10 @@ def _run(name: str, pair: ModelPair, options: Options, out: Path) -> dict[str, R
         raise Interrupted(f"what is done is in {out}; add --resume to go on") from None
 
 
-def _write(results: dict[str, Any], out: Path) -> None:
+def _write(results: dict[str, Any], out: Path, page: str) -> None:
     from tuco_lens.experiments.report import write_experiments
     from tuco_lens.sweep.files import write_whole
 
     for name, result in results.items():
         write_whole(out / f"{name}.csv", result.to_frame().to_csv(index=False, lineterminator="\n"))
-    write_experiments(results, out / REPORT)
+    write_experiments(results, out / f"{page}.html")
