@@ -102,9 +102,9 @@ def _null_reasons(result: Comparison, contrast: Contrast) -> Iterator[str]:
         higher = contrast.positive if low > 0.5 else contrast.negative if high < 0.5 else None
         what = f"{MEANING[str(kind)]}: AUC {low:.3f} to {high:.3f}, n = {_counts(of_kind.iloc[0])}"
         if higher is not None:
-            yield f"{contrast.name}: with {what}; with nothing taught, {higher} has the higher TuCo at every seed."
+            yield f"{contrast.name}: with {what}; with nothing taught, TuCo is higher for {higher} at every seed."
         else:
-            yield f"{contrast.name}: with {what}; with nothing taught, it depends on the seed which group has more."
+            yield f"{contrast.name}: with {what}; with nothing taught, either group may have more."
 
 
 def _baseline_reasons(result: Comparison, contrast: Contrast) -> Iterator[str]:

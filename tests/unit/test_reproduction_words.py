@@ -51,7 +51,7 @@ def test_a_null_control_that_does_as_much_is_given_as_a_reason_with_interval_and
     )
     assert verdicts_of("gcg", result)[0][1] == "holds, but not beyond the nulls"
     null, baseline, _ = reasons_of("gcg", result)
-    assert "AUC 1.000 to 1.000, n = 40 + 40; with nothing taught, plain requests has the higher TuCo" in null
+    assert "AUC 1.000 to 1.000, n = 40 + 40; with nothing taught, TuCo is higher for plain requests" in null
     assert "prompt length separates best (AUC 0.500 [" in baseline
 
 
