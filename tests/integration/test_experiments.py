@@ -158,6 +158,12 @@ def test_where_tuco_falls_with_length_alone_it_falls_with_every_example(
     assert "TuCo: no change shown from 1 to 4" in unchanged.summary()
 
 
+def test_null_controls_take_prompts_from_every_part_of_a_group() -> None:
+    assert comparing.spread(list("aaaabbbb"), 4) == list("aabb")  # pyright: ignore[reportArgumentType]
+    assert comparing.spread(list("abc"), 5) == list("abc")  # pyright: ignore[reportArgumentType]
+    assert comparing.spread([], 5) == []
+
+
 def test_a_limit_bounds_each_group_and_the_many_shots_of_all_sets_together(known: ModelPair, data: Path) -> None:
     asked = conjugate(known, data=data, limit=6, nulls=NullOptions(seeds=0))
     assert {name: len(scores["tuco"]) for name, scores in asked.scores.items()} == {

@@ -1,4 +1,4 @@
-"""Runs a comparison: the scores of every group on the pair, then TuCo of their first prompts under null controls.
+"""Runs a comparison: the scores of every group on the pair, then TuCo of some of each under null controls.
 
 The prompts go in chunks that do not depend on what was run before, each chunk a step of the journal, so a killed run
 resumes to the same numbers. What comes out is in `comparison.py`.
@@ -35,7 +35,7 @@ class NullOptions:
     seeds: int = 3
     """Seeds of each control; 0 leaves them out."""
     limit: int = 100
-    """Prompts of each group that they are measured on, the first."""
+    """Prompts of each group that they are measured on, at most; taken evenly from the whole group."""
 
     def as_parameters(self) -> dict[str, int]:
         """What decides numbers, for `ExperimentSettings`."""
@@ -109,9 +109,15 @@ def _nulls(
 ) -> dict[str, tuple[Mapping[str, Values], ...]]:
     if not differs(pair):  # base against itself: there is no change to make null
         return {}
-    few = {name: list(prompts[: nulls.limit]) for name, prompts in groups.items()}
+    few = {name: spread(prompts, nulls.limit) for name, prompts in groups.items()}
     seeds = range(nulls.seeds)
     return {kind: tuple(_null(pair, kind, seed, few, step, run) for seed in seeds) for kind in NULL_KINDS if seeds}
+
+
+def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
+    """At most n of them, evenly spaced: a group may be made of parts, one behind the other."""
+    n = min(n, len(prompts))
+    return [prompts[i * len(prompts) // n] for i in range(n)]
 
 
 def _chunks(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:

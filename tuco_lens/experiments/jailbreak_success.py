@@ -8,7 +8,6 @@ and not shown.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -129,7 +128,6 @@ def _sorted(
     for name, prompts in harmful.items():
         for prompt, n in zip(prompts, answered[name], strict=True):
             groups[JAILBROKEN if n >= JAILBROKEN_FROM else REST].append(prompt)
-    random.Random(0).shuffle(groups[REST])  # so that the first ones, which the null controls take, are of every kind
     return groups
 
 
