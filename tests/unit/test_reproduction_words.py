@@ -40,6 +40,19 @@ def test_a_claim_beyond_its_nulls_needs_no_reason_but_the_random_strings() -> No
     assert reason.startswith("An attack string lowers TuCo more than a random one does (AUC ")
 
 
+def test_nulls_that_go_the_other_way_are_told_from_those_that_go_the_same_way() -> None:
+    result = gcg_result(
+        {PLAIN: HIGH, ATTACKED: LOW, RANDOM: HIGH}, {"noise": {PLAIN: LOW, ATTACKED: HIGH, RANDOM: LOW}}
+    )
+    assert verdicts_of("gcg", result)[0][1] == "holds; the nulls go as far the other way"
+    assert "none goes as far in the direction of TuCo, but one does in the other" in result.summary()
+    reversed_too = gcg_result(
+        {PLAIN: LOW, ATTACKED: HIGH, RANDOM: LOW}, {"noise": {PLAIN: LOW, ATTACKED: HIGH, RANDOM: LOW}}
+    )
+    assert verdicts_of("gcg", reversed_too)[0][1] == "does not hold: reversed"
+    assert "TuCo is not shown to do more" in reversed_too.summary()
+
+
 def test_random_strings_that_do_as_much_are_named() -> None:
     *_, reason = reasons_of("gcg", gcg_result({PLAIN: HIGH, ATTACKED: LOW, RANDOM: LOW}))
     assert "it is not shown that it takes an attack" in reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from tuco_lens.experiments.nulls import MEANING
 from tuco_lens.experiments.scores import BASELINES, LABELS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tuco_lens.experiments.comparison import Comparison, Contrast
     from tuco_lens.experiments.series import Series
     from tuco_lens.stats import Auc
@@ -32,17 +34,29 @@ def verdict(result: Comparison, contrast: Contrast) -> str:
     words = {"undefined": "undefined: all values are equal", "reversed": "does not hold: reversed"}
     if found.verdict != "separates":
         return words.get(found.verdict, "not shown")
-    strongest = _strongest_null(result, contrast)
-    if strongest is None:
-        return "holds; no null control"
-    return "holds, beyond the nulls" if found.low - 0.5 > strongest else "holds, but not beyond the nulls"
+    return {
+        "none": "holds; no null control",
+        "beyond": "holds, beyond the nulls",
+        "other way": "holds; the nulls go as far the other way",
+        "not beyond": "holds, but not beyond the nulls",
+    }[_against_nulls(_nulls(result, contrast), found)]
 
 
-def _strongest_null(result: Comparison, contrast: Contrast) -> float | None:
-    """How far from 0.5 the AUC of a null control gets, at most; None where there is none."""
+def _nulls(result: Comparison, contrast: Contrast) -> pd.DataFrame:
     table = result.null_table
-    nulls = table[(table["contrast"] == contrast.name) & (table["null"] != "labels")]
-    return float((nulls["auc"] - 0.5).abs().max()) if len(nulls) else None
+    return table[(table["contrast"] == contrast.name) & (table["null"] != "labels")]
+
+
+def _against_nulls(nulls: pd.DataFrame, found: Auc) -> Literal["none", "beyond", "other way", "not beyond"]:
+    """Whether the whole interval is farther from 0.5 than any null control, on its own side of 0.5 and on the other."""
+    if not len(nulls):
+        return "none"
+    sign = 1.0 if found.value >= 0.5 else -1.0
+    nearest = min(sign * (found.low - 0.5), sign * (found.high - 0.5))
+    towards = sign * (nulls["auc"] - 0.5)
+    if nearest <= towards.max():
+        return "not beyond"
+    return "beyond" if nearest > (-towards).max() else "other way"
 
 
 def _contrast_sentences(result: Comparison, contrast: Contrast) -> list[str]:
@@ -72,8 +86,7 @@ def _auc_sentence(contrast: Contrast, found: Auc) -> str:
 
 
 def _null_sentence(result: Comparison, contrast: Contrast, found: Auc) -> list[str]:
-    table = result.null_table
-    nulls = table[(table["contrast"] == contrast.name) & (table["null"] != "labels")]
+    nulls = _nulls(result, contrast)
     if not len(nulls):
         return []
     parts = [
@@ -83,11 +96,11 @@ def _null_sentence(result: Comparison, contrast: Contrast, found: Auc) -> list[s
     seeds = (
         f"{nulls.groupby('null').size().max()} seeds, n = {nulls['n_positive'].max()} and {nulls['n_negative'].max()}"
     )
-    strongest = _strongest_null(result, contrast) or 0.0
-    if max(found.low - 0.5, 0.5 - found.high) > strongest:
-        meaning = "TuCo's whole interval is farther from 0.5 than any of them"
-    else:
-        meaning = "so changes of this size, with nothing taught, separate too; TuCo is not shown to do more"
+    meaning = {
+        "beyond": "TuCo's whole interval is farther from 0.5 than any of them",
+        "other way": "none goes as far in the direction of TuCo, but one does in the other",
+        "not beyond": "so changes of this size, with nothing taught, separate too; TuCo is not shown to do more",
+    }[_against_nulls(nulls, found)]
     return [f"Null controls: {'; '.join(parts)} ({seeds}); {meaning}."]
 
 
