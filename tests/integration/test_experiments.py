@@ -427,6 +427,18 @@ def test_a_series_counts_changes_prompt_by_prompt() -> None:
     assert change["slope"] == pytest.approx(0.1)  # 0.2 over two doublings
 
 
+def test_a_number_that_hardly_any_prompt_fits_does_not_decide_the_change() -> None:
+    from tuco_lens.experiments.settings import ExperimentSettings
+
+    settings = ExperimentSettings("x", "b", "t", "bridge", "float32", "w")
+    missing = np.nan
+    grid = np.array([[0.1, 0.5, 0.3], [0.2, 0.6, 0.5], [0.9, missing, missing]])
+    result = Series("T", "shots", (1, 2, 4), {"a": {"tuco": grid}}, settings)
+    change = result.change_frame().query("set == 'a'").iloc[0]
+    assert (change["n"], change["first"], change["last"]) == (3, 1, 2)
+    assert result.to_frame().query("set == 'a' and x == 4").iloc[0]["n"] == 1
+
+
 def test_saved_results_hold_no_prompt(known: ModelPair, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.json"
     conjugate(known, data=data, limit=3, nulls=NullOptions(seeds=0), run=RunOptions(out=out))

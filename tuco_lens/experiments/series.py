@@ -84,8 +84,11 @@ class Series:
     def change_frame(self) -> pd.DataFrame:
         """A row per set and score: how it changes, prompt by prompt.
 
-        Columns: set, score, n (prompts seen at every number that any was), first and last (numbers), change,
-        change_low, change_high (mean of last − first), slope, slope_low, slope_high (mean change per doubling).
+        Numbers at which more than half of the prompts do not fit the context are left out, and then the prompts that
+        were not seen at all the others.
+
+        Columns: set, score, n (prompts), first and last (numbers), change, change_low, change_high (mean of
+        last − first), slope, slope_low, slope_high (mean change per doubling).
         """
         import pandas as pd
 
@@ -148,9 +151,10 @@ class Series:
         return cls(**content)
 
     def _complete(self, score: str, name: str) -> tuple[Float[np.ndarray, " x"], Grid]:
-        """The numbers that any prompt was seen at, and the prompts that were seen at all of them."""
+        """The numbers that at least half of the prompts were seen at, and the prompts that were seen at all of them."""
         grid = self.grid(score, name)
-        seen = np.isfinite(grid).any(axis=1)
+        n_seen = np.isfinite(grid).sum(axis=1)
+        seen = (n_seen > 0) & (2 * n_seen >= n_seen.max(initial=0))
         kept = grid[seen]
         return np.array(self.x, dtype=np.float64)[seen], kept[:, np.isfinite(kept).all(axis=0)]
 
