@@ -31,7 +31,7 @@ BUILD = ROOT / "build" / "experiments"
 PAGE = ROOT / "docs" / "reproduction.md"
 PICTURES = ROOT / "docs" / "images"
 PAIRS = {
-    "demo": "the embedded pair of 5.5 million parameters, trained for this project (`tuco_lens/demo/CARD.md`)",
+    "demo": "the embedded pair, trained for this project (`tuco_lens/demo/CARD.md`)",
     "smollm2": "SmolLM2-135M-Instruct as base, with this project's adapter `adapters/smollm2-refusals`",
 }
 """Folders of `build/experiments/`, and what they hold."""
@@ -119,7 +119,7 @@ def _section(experiment: Experiment, results: Results) -> str:
         parts.append(result.summary())
         reasons = reasons_of(experiment.name, result)
         if reasons:
-            parts += ["What speaks for a reason:", "\n".join(f"- {reason}" for reason in reasons)]
+            parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
         picture = PICTURES / f"reproduction-{experiment.name}-{pair}.png"
         screenshot(figures_of(result)[_best_figure(result)], picture, width=WIDTH)
         parts.append(f"![{experiment.question} {pair}](images/{picture.name})")
