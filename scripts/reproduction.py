@@ -19,6 +19,8 @@ from scripts._reproduction_words import direction, reasons_of, verdicts_of
 from scripts._screenshot import screenshot
 from tuco_lens.cli.experiment import limited_attacks
 from tuco_lens.experiments import AttackOptions, Comparison, NullOptions, Series
+from tuco_lens.experiments.comparison import Contrast
+from tuco_lens.experiments.gcg import NOT_IN_PAPER
 from tuco_lens.experiments.refusal_check import refusal_check
 from tuco_lens.experiments.registry import EXPERIMENTS, Experiment, Result
 from tuco_lens.experiments.report import figures_of
@@ -86,9 +88,15 @@ def _auc_cell(result: Any, name: str) -> str:
     contrast = next(each for each in result.contrasts if each.name == name)
     row = result.table[(result.table["contrast"] == name) & (result.table["score"] == "tuco")].iloc[0]
     auc = interval(row["auc"], row["low"], row["high"])
-    return (
-        f"{verdict(result, contrast)}; AUC {auc}, n = {row['n_positive']} + {row['n_negative']}{_nulls(result, name)}"
-    )
+    return f"{_held(result, contrast)}; AUC {auc}, n = {row['n_positive']} + {row['n_negative']}{_nulls(result, name)}"
+
+
+def _held(result: Comparison, contrast: Contrast) -> str:
+    """Whether the paper's claim holds; of a contrast that the paper does not have, which group is higher."""
+    if contrast.paper != NOT_IN_PAPER:
+        return verdict(result, contrast)
+    higher = {"separates": contrast.positive, "reversed": contrast.negative}.get(result.auc_of(contrast.name).verdict)
+    return f"TuCo is higher for {higher}" if higher else "no difference shown"
 
 
 def _nulls(result: Comparison, name: str) -> str:

@@ -89,7 +89,8 @@ def test_null_controls_are_grey_bands_of_what_their_runs_reach() -> None:
     assert (null.auc_low, null.auc_high) == pytest.approx((min(values), max(values)))
     area = areas(drawn.figure())[0]
     assert area.fillcolor == LOOKS["light"].quiet
-    assert area.name == f"null, noise: AUC {min(values):.3f} to {max(values):.3f}, 5 runs"
+    numbers = f"AUC {min(values):.3f} to {max(values):.3f}, 5 runs, n = {len(runs[0][0])} + {len(runs[0][1])}"
+    assert area.name.replace("<br>", " ") == f"null, noise: {numbers}"
     assert area.y[:NULL_POINTS] == pytest.approx(null.high)
 
 

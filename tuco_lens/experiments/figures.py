@@ -17,6 +17,7 @@ from tuco_lens.plots.groups import Groups
 from tuco_lens.plots.roc import roc
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
     from tuco_lens.experiments.comparison import Comparison, Contrast, Values
@@ -35,7 +36,7 @@ def comparison_roc(result: Comparison, contrast: Contrast, theme: Theme) -> go.F
         sign = -1.0 if _is_reversed(result, contrast, key) else 1.0
         pair = tuple(_finite(sign * result.scores[group][key]) for group in (contrast.positive, contrast.negative))
         if all(len(values) for values in pair):
-            scores[LABELS[key] + (" (reversed)" if sign < 0 else "")] = (pair[0], pair[1])
+            scores[LABELS[key] + (" (rev.)" if sign < 0 else "")] = (pair[0], pair[1])
     if LABELS["tuco"] not in scores:
         raise InputError(f"no ROC of {contrast.name}", "one of the groups is empty", "look at the table")
     nulls = {
@@ -58,7 +59,7 @@ def comparison_groups(result: Comparison, theme: Theme) -> go.Figure:
 
 
 def series_figure(result: Series, score: str, theme: Theme) -> go.Figure:
-    """One score against the number, a line with its band for every set.
+    """One score against the number, a line with its band for every set, where at least half of the prompts fit.
 
     Raises:
         InputError: if there is no such score.
@@ -79,7 +80,7 @@ def series_figure(result: Series, score: str, theme: Theme) -> go.Figure:
             n=[int(n) for n in rows["n"]],
         )
         for name in names
-        if len(rows := frame[frame["set"] == name])
+        if len(rows := _mostly_seen(frame[frame["set"] == name]))
     )
     label = LABELS.get(score, score.replace("_", " "))
     return Curves(curves, x_name=result.x_name, y_name=label, log2=True, title=f"{result.title}: {label}").figure(theme)
@@ -89,6 +90,10 @@ def _is_reversed(result: Comparison, contrast: Contrast, key: str) -> bool:
     table = result.table
     rows = table[(table["contrast"] == contrast.name) & (table["score"] == key)]
     return bool(rows["reversed"].iloc[0]) if len(rows) else False
+
+
+def _mostly_seen(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[2 * rows["n"] >= rows["n"].max()]
 
 
 def _finite(values: Values) -> Values:

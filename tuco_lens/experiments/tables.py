@@ -10,6 +10,7 @@ from tuco_lens.experiments.comparison import Comparison
 from tuco_lens.experiments.nulls import MEANING
 from tuco_lens.experiments.scores import LABELS
 from tuco_lens.experiments.series import Series
+from tuco_lens.stats.words import outward
 from tuco_lens.sweep.result import SweepResult
 
 if TYPE_CHECKING:
@@ -119,9 +120,12 @@ def _sweep_table(result: SweepResult, by: Any) -> Table:
 
 
 def interval(value: float, low: float, high: float, *, digits: int = 3, sign: str = "") -> str:
-    """ "0.953 [0.921, 0.972]", or a dash where there is no value."""
+    """ "0.953 [0.921, 0.972]", its ends rounded outward, or a dash where there is no value."""
     if not math.isfinite(value):
         return MISSING
+    if not math.isfinite(low):
+        return f"{value:{sign}.{digits}f} (no interval)"
+    low, high = outward(low, high, digits)
     return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tuco_lens.experiments.nulls import MEANING
 from tuco_lens.experiments.scores import BASELINES, LABELS
+from tuco_lens.experiments.tables import interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,7 @@ def _contrast_sentences(result: Comparison, contrast: Contrast) -> list[str]:
 
 def _auc_sentence(contrast: Contrast, found: Auc) -> str:
     counts = f"n = {found.n_positive} and {found.n_negative}"
-    numbers = f"AUC {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], {counts}"
+    numbers = f"AUC {interval(found.value, found.low, found.high)}, {counts}"
     if found.verdict == "undefined":
         return f"{contrast.name}: the AUC is undefined, for all values are equal ({counts})."
     if found.verdict == "separates":
@@ -126,8 +127,8 @@ def _baseline_sentence(result: Comparison, contrast: Contrast) -> list[str]:
 
 
 def _difference_words(row: Any) -> str:
-    interval = f"[{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
-    return f"{LABELS[str(row['score'])]} ({row['difference']:+.3f} {interval})"
+    numbers = interval(row["difference"], row["difference_low"], row["difference_high"], sign="+")
+    return f"{LABELS[str(row['score'])]} ({numbers})"
 
 
 def series_summary(result: Series) -> str:
@@ -146,7 +147,8 @@ def _change_sentence(result: Series, row: Any) -> str:
     if not np.isfinite(row["change"]):
         return f"{label}: no prompt fits the context at two numbers of {result.x_name}."
     at = f"from {row['first']:.0f} to {row['last']:.0f} {result.x_name}"
-    numbers = f"{row['change']:+.4f} [{row['change_low']:+.4f}, {row['change_high']:+.4f}], n = {row['n']}"
+    change = interval(row["change"], row["change_low"], row["change_high"], digits=4, sign="+")
+    numbers = f"{change}, n = {row['n']}"
     if row["change_low"] > 0:
         return f"{label} rises {at} ({numbers})."
     if row["change_high"] < 0:

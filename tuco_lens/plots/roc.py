@@ -12,7 +12,16 @@ from jaxtyping import Float
 
 from tuco_lens.errors import InputError
 from tuco_lens.plots.labels import readable
-from tuco_lens.plots.lines import as_float32, band, legend_below, legend_text, line_style, shown_name, title_lines
+from tuco_lens.plots.lines import (
+    DASHES,
+    as_float32,
+    band,
+    legend_below,
+    legend_text,
+    line_style,
+    shown_name,
+    title_lines,
+)
 from tuco_lens.plots.statistic import Statistic, set_title
 from tuco_lens.plots.template import Look, Theme, look
 from tuco_lens.stats import (
@@ -70,11 +79,15 @@ class NullBand:
     """Upper end."""
     n_runs: int
     """Number of runs (seeds, permutations)."""
+    n_positive: int
+    """Scores of the positive class, of the run that has most."""
+    n_negative: int
+    """Scores of the negative class."""
 
     @property
     def legend(self) -> str:
-        """Name, range of the AUC and number of runs."""
-        runs = f"{self.n_runs} run{'s' if self.n_runs > 1 else ''}"
+        """Name, range of the AUC, number of runs and n."""
+        runs = f"{self.n_runs} run{'s' if self.n_runs > 1 else ''}, n = {self.n_positive} + {self.n_negative}"
         return legend_text(f"null, {shown_name(self.name)}", f"AUC {self.auc_low:.3f} to {self.auc_high:.3f}, {runs}")
 
 
@@ -136,8 +149,9 @@ class Roc(Statistic):
             yield "pointwise band" + ("" if len(banded) == len(self.lines) else f" of {shown_name(banded[0].name)}")
 
     def _null_traces(self, colours: Look) -> Iterator[go.Scatter]:
-        for null in self.nulls:
-            options: dict[str, Any] = {"name": null.legend, "showlegend": True}
+        for i, null in enumerate(self.nulls):
+            edge = {"width": 1, "color": colours.quiet, "dash": DASHES[2 * i % len(DASHES)]}
+            options: dict[str, Any] = {"name": null.legend, "showlegend": True, "line": edge}
             yield band(null.fpr, null.low, null.high, colours.quiet, colours, **options)
 
     def _line_traces(self, colours: Look) -> Iterator[go.Scatter]:
@@ -204,7 +218,8 @@ def _null_band(name: str, runs: Sequence[Paired]) -> NullBand:
     low = np.quantile(heights, tail, axis=0, method="inverted_cdf")
     high = np.quantile(heights, 1 - tail, axis=0, method="inverted_cdf")
     ends = np.quantile([area(curve.fpr, curve.tpr) for curve in curves], [tail, 1 - tail], method="inverted_cdf")
-    return NullBand(name, grid, low, high, float(ends[0]), float(ends[1]), len(runs))
+    n_positive, n_negative = (max(np.size(run[side]) for run in runs) for side in (0, 1))
+    return NullBand(name, grid, low, high, float(ends[0]), float(ends[1]), len(runs), n_positive, n_negative)
 
 
 def _axis(title: str) -> dict[str, Any]:

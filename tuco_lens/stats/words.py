@@ -34,20 +34,21 @@ def with_ends(estimate: Interval, sign: str = "") -> str:
     """Short: "0.930 [0.900, 0.951]"; with sign "+", positive numbers have one."""
     if math.isnan(estimate.low):
         return f"{estimate.value:{sign}.3f} (no interval)"
-    low, high = _outward(estimate.low, estimate.high)
+    low, high = outward(estimate.low, estimate.high)
     return f"{estimate.value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def in_words(estimate: Interval, sign: str = "") -> str:
     """Long: "0.930, 95 % interval 0.900 to 0.951"."""
-    low, high = _outward(estimate.low, estimate.high)
+    low, high = outward(estimate.low, estimate.high)
     interval = f"{100 * estimate.confidence:g} % interval {low:{sign}.3f} to {high:{sign}.3f}"
     return f"{estimate.value:{sign}.3f}, {interval}"
 
 
-def _outward(low: float, high: float) -> tuple[float, float]:
+def outward(low: float, high: float, digits: int = 3) -> tuple[float, float]:
     """Rounded away from each other: a rounded interval must not leave out what the interval contains."""
-    return math.floor(1000 * low + 1e-9) / 1000, math.ceil(1000 * high - 1e-9) / 1000
+    scale = 10**digits
+    return math.floor(scale * low + 1e-9) / scale, math.ceil(scale * high - 1e-9) / scale
 
 
 def p_text(p: float) -> str:
