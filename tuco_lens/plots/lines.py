@@ -84,7 +84,8 @@ def band(
         group: Legend group, so that it is switched off together with its line.
         options: Of `go.Scatter`, such as a name of its own.
     """
-    shown = {"showlegend": False, "hoverinfo": "skip", "line": {"width": 0, "color": colour}} | options
+    opacity = 0.18 if look is LOOKS["light"] else 0.26  # dark ground swallows more
+    shown = {"showlegend": False, "hoverinfo": "skip", "opacity": opacity} | options
     outlines = [_outline(x[part], low[part], high[part]) for part in _stretches(np.isfinite(low) & np.isfinite(high))]
     gap = np.full((1, 2), np.nan)
     points = np.concatenate([part for outline in outlines for part in (outline, gap)] or [gap])[:-1]
@@ -94,7 +95,7 @@ def band(
         mode="lines",
         fill="toself",
         fillcolor=colour,
-        opacity=0.18 if look is LOOKS["light"] else 0.26,  # dark ground swallows more
+        line={"width": 0, "color": colour},
         legendgroup=group,
         **shown,
     )

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from tuco_lens.errors import InputError
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.lines import (
-    DASHES,
     as_float32,
     band,
     legend_below,
@@ -40,6 +39,8 @@ from tuco_lens.stats import (
 MAX_ROC_BANDS: Final = 3
 """With more scores than these, the first one alone has its band drawn."""
 NULL_POINTS: Final = 101
+HATCHES: Final = ("/", "\\", ".")
+"""Of null controls behind the first."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,10 @@ class Roc(Statistic):
 
     def _null_traces(self, colours: Look) -> Iterator[go.Scatter]:
         for i, null in enumerate(self.nulls):
-            edge = {"width": 1, "color": colours.quiet, "dash": DASHES[2 * i % len(DASHES)]}
-            options: dict[str, Any] = {"name": null.legend, "showlegend": True, "line": edge}
+            options: dict[str, Any] = {"name": null.legend, "showlegend": True}
+            if i:  # hatched, so that it is told from the first one where they overlap
+                options |= {"fillpattern": {"shape": HATCHES[(i - 1) % len(HATCHES)], "size": 7, "solidity": 0.25}}
+                options |= {"opacity": 0.35}
             yield band(null.fpr, null.low, null.high, colours.quiet, colours, **options)
 
     def _line_traces(self, colours: Look) -> Iterator[go.Scatter]:
