@@ -37,6 +37,8 @@ PAIRS = {
     "smollm2": "SmolLM2-135M-Instruct as base, with this project's adapter `adapters/smollm2-refusals`",
 }
 """Folders of `build/experiments/`, and what they hold."""
+BASES = {"smollm2": "SmolLM2-135M-Instruct"}
+"""Names of base models that were read from a local folder."""
 WIDTH = 900
 QUESTIONS = 1000
 """Of each behaviour in Model-Written Evaluations."""
@@ -124,7 +126,7 @@ def _section(experiment: Experiment, results: Results) -> str:
             parts.append("Not run on this pair.")
             continue
         parts.append(_verdicts(experiment.name, result))
-        parts.append(result.summary())
+        parts.append(_summary(pair, result))
         reasons = reasons_of(experiment.name, result)
         if reasons:
             parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
@@ -136,6 +138,10 @@ def _section(experiment: Experiment, results: Results) -> str:
             parts += [f"{caption}:", _table(headings, rows)]
         parts += ["</details>", f"`{_command(experiment.name, pair, result)}`"]
     return "\n\n".join(parts)
+
+
+def _summary(pair: str, result: Any) -> str:
+    return result.summary().replace(result.settings.base, BASES.get(pair, result.settings.base))
 
 
 def _verdicts(name: str, result: Result) -> str:
