@@ -84,7 +84,7 @@ def experiment(
     ] = None,
     system: SystemOption = None,
     batch_size: BatchOption = 8,
-    backend: BackendOption = "bridge",  # nearly twice as fast as hooked here: attention is fused
+    backend: BackendOption = "bridge",  # takes about two thirds of the time: attention is fused
     dtype: DTypeOption = None,
     device: DeviceOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
