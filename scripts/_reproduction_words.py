@@ -139,6 +139,9 @@ def _many_shot_reasons(result: Series) -> Iterator[str]:
 
 
 def _sweep_reasons(result: SweepResult) -> Iterator[str]:
+    n_moved = sum(int((task.chosen != task.chosen[0]).any(axis=0).sum()) for task in result.tasks)
+    n = sum(len(task.targets) for task in result.tasks)
+    yield f"{n_moved} of {n} questions have another answer at some α than at the smallest."
     frame = result.to_frame()
     plain = frame[frame["alpha"] == 1.0]
     near = int(((plain["low"] <= 0.5) & (plain["high"] >= 0.5)).sum())
