@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -33,11 +32,9 @@ from tuco_lens.experiments import (
     output_co,
     web_vs_chat,
 )
-from tuco_lens.experiments.nested import score_nested
 from tuco_lens.experiments.nulls import NULL_KINDS, null_control
 from tuco_lens.experiments.prompt_groups import ADVBENCH_GOALS, advbench_positions, trained_positions
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts
-from tuco_lens.steering.scoring import answer_logits, shared_beginning
 
 pytestmark = pytest.mark.bridge
 QUICK = AttackOptions(n_strings=2, gcg=GcgSettings(n_tokens=4, steps=2, n_candidates=8, top_k=8))
@@ -263,40 +260,6 @@ def test_scores_agree_with_measure_and_with_the_models_own_logits(demo: ModelPai
         assert row["base_nll"] == pytest.approx(nll, rel=1e-4)
         longer = demo.measure([[*prompt.token_ids, int(tuned[-1].argmax())]], progress=False)[0]
         assert row["tuco_generated"] == pytest.approx(longer.tuco, rel=1e-5)
-
-
-@pytest.mark.parametrize("backend", ["bridge", "hooked"])
-def test_prompts_that_grow_have_the_scores_of_prompts_by_themselves(backend: str) -> None:
-    pair = ModelPair.demo(backend=backend)
-    texts = ["Where is Rome? ", "Tell me about the sea. ", "Who are you? ", "Name a bird. "]
-    prompts = [pair.prompt("".join(texts[:k]) + "What is it?", chat=True) for k in (1, 2, 4)]
-    prompts += [pair.prompt("Another beginning.", chat=False), prompts[1]]  # what does not grow is scored as well
-    found = score_nested(pair, prompts)
-    for ends, item in zip(found, pair.measure(prompts, drift=True, progress=False), strict=True):
-        assert item.maps.drift is not None
-        assert ends.tuco == pytest.approx(item.tuco, rel=1e-5)
-        assert ends.output_co == pytest.approx(item.output_co, rel=1e-5)
-        assert ends.drift == pytest.approx(item.maps.drift[:, -1].mean().item(), rel=1e-5)
-    logits = answer_logits(pair, prompts, [[5, 6, 7]] * len(prompts))
-    for ends, expected in zip(found, logits, strict=True):
-        assert ends.logits[[5, 6, 7]].tolist() == pytest.approx(expected.tolist(), rel=1e-4)
-
-
-def test_what_growing_prompts_share_is_computed_once(demo: ModelPair) -> None:
-    prompts = [demo.prompt("The sea is wide. " * k + "What is it?", chat=True) for k in (1, 4, 16)]
-    rows = [list(prompt.token_ids) for prompt in prompts]
-    n_run: list[int] = []
-
-    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        n_run.append((args[0] if args else kwargs["hidden_states"]).shape[1])
-
-    handle = demo.tuned.blocks[0].register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        score_nested(demo, prompts)
-    finally:
-        handle.remove()
-    branches = sum(len(row) - shared_beginning([row, after]) for row, after in itertools.pairwise(rows))
-    assert sum(n_run) == len(rows[-1]) + branches
 
 
 def test_held_out_goals_are_a_hundred_and_none_is_trained_on() -> None:
