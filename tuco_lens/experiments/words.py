@@ -90,19 +90,21 @@ def _null_sentence(result: Comparison, contrast: Contrast, found: Auc) -> list[s
     nulls = _nulls(result, contrast)
     if not len(nulls):
         return []
-    parts = [
-        f"{MEANING[str(kind)]} {rows['auc'].min():.3f} to {rows['auc'].max():.3f}"
-        for kind, rows in nulls.groupby("null", sort=False)
-    ]
-    seeds = (
-        f"{nulls.groupby('null').size().max()} seeds, n = {nulls['n_positive'].max()} and {nulls['n_negative'].max()}"
-    )
+    parts = [f"{MEANING[str(kind)]} {_reach(rows['auc'])}" for kind, rows in nulls.groupby("null", sort=False)]
+    n_seeds = nulls.groupby("null").size().max()
+    counts = f"n = {nulls['n_positive'].max()} and {nulls['n_negative'].max()}"
+    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}, {counts}"
     meaning = {
         "beyond": "TuCo's whole interval is farther from 0.5 than any of them",
         "other way": "none goes as far in the direction of TuCo, but one does in the other",
         "not beyond": "so changes of this size, with nothing taught, separate too; TuCo is not shown to do more",
     }[_against_nulls(nulls, found)]
     return [f"Null controls: {'; '.join(parts)} ({seeds}); {meaning}."]
+
+
+def _reach(values: pd.Series[float]) -> str:
+    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _baseline_sentence(result: Comparison, contrast: Contrast) -> list[str]:
