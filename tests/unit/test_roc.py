@@ -94,6 +94,11 @@ def test_null_controls_are_grey_bands_of_what_their_runs_reach() -> None:
     assert area.y[:NULL_POINTS] == pytest.approx(null.high)
 
 
+def test_a_single_null_run_is_drawn_as_a_line() -> None:
+    area = areas(roc({"TuCo": pair()}, nulls={"noise": [pair(1, effect=0)]}, **OPTIONS).figure())[0]
+    assert (area.line.width, area.opacity) == (1.5, 1)
+
+
 def test_of_many_null_runs_the_middle_95_percent_are_drawn() -> None:
     runs = [pair(seed, effect=0) for seed in range(100)]
     (null,) = roc({"TuCo": pair()}, nulls={"permuted": runs}, **OPTIONS).nulls

@@ -160,8 +160,7 @@ def _options(
     from tuco_lens.experiments.comparing import NullOptions
     from tuco_lens.experiments.registry import Options
 
-    sought = AttackOptions()
-    sought = replace(sought, n_strings=attacks or limited_attacks(limit))
+    sought = AttackOptions(n_strings=attacks or limited_attacks(limit))
     if attack_steps is not None:
         sought = replace(sought, gcg=replace(sought.gcg, steps=attack_steps))
     return Options(data=data, limit=limit, seed=seed, system=system, attacks=sought, nulls=NullOptions(seeds=nulls))

@@ -12,6 +12,7 @@ import numpy as np
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.nulls import SHORT
 from tuco_lens.experiments.scores import LABELS, SCORE_KEYS
+from tuco_lens.experiments.series import mostly_seen
 from tuco_lens.plots.curves import Curve, Curves
 from tuco_lens.plots.groups import Groups
 from tuco_lens.plots.roc import roc
@@ -93,7 +94,7 @@ def _is_reversed(result: Comparison, contrast: Contrast, key: str) -> bool:
 
 
 def _mostly_seen(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[2 * rows["n"] >= rows["n"].max()]
+    return rows[mostly_seen(rows["n"].to_numpy())]
 
 
 def _finite(values: Values) -> Values:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from tuco_lens.experiments.comparison import read_result
 from tuco_lens.experiments.settings import ExperimentSettings
@@ -153,8 +153,7 @@ class Series:
     def _complete(self, score: str, name: str) -> tuple[Float[np.ndarray, " x"], Grid]:
         """The numbers that at least half of the prompts were seen at, and the prompts that were seen at all of them."""
         grid = self.grid(score, name)
-        n_seen = np.isfinite(grid).sum(axis=1)
-        seen = (n_seen > 0) & (2 * n_seen >= n_seen.max(initial=0))
+        seen = mostly_seen(np.isfinite(grid).sum(axis=1))
         kept = grid[seen]
         return np.array(self.x, dtype=np.float64)[seen], kept[:, np.isfinite(kept).all(axis=0)]
 
@@ -173,6 +172,11 @@ class Series:
         for key, estimate in (("change", change), ("slope", slope)):
             row |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
         return row
+
+
+def mostly_seen(n: Int[np.ndarray, " x"]) -> Bool[np.ndarray, " x"]:
+    """At which numbers at least half of the prompts were seen, by how many were seen at each."""
+    return (n > 0) & (2 * n >= n.max(initial=0))
 
 
 def _mean_columns(values: Float[np.ndarray, " prompt"]) -> dict[str, Any]:

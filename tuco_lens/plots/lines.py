@@ -85,7 +85,8 @@ def band(
         options: Of `go.Scatter`, such as a name of its own.
     """
     opacity = 0.18 if look is LOOKS["light"] else 0.26  # dark ground swallows more
-    shown = {"showlegend": False, "hoverinfo": "skip", "opacity": opacity} | options
+    line = {"width": 0, "color": colour}
+    shown = {"showlegend": False, "hoverinfo": "skip", "opacity": opacity, "line": line} | options
     outlines = [_outline(x[part], low[part], high[part]) for part in _stretches(np.isfinite(low) & np.isfinite(high))]
     gap = np.full((1, 2), np.nan)
     points = np.concatenate([part for outline in outlines for part in (outline, gap)] or [gap])[:-1]
@@ -95,7 +96,6 @@ def band(
         mode="lines",
         fill="toself",
         fillcolor=colour,
-        line={"width": 0, "color": colour},
         legendgroup=group,
         **shown,
     )

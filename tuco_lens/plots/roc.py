@@ -12,15 +12,7 @@ from jaxtyping import Float
 
 from tuco_lens.errors import InputError
 from tuco_lens.plots.labels import readable
-from tuco_lens.plots.lines import (
-    as_float32,
-    band,
-    legend_below,
-    legend_text,
-    line_style,
-    shown_name,
-    title_lines,
-)
+from tuco_lens.plots.lines import as_float32, band, legend_below, legend_text, line_style, shown_name, title_lines
 from tuco_lens.plots.statistic import Statistic, set_title
 from tuco_lens.plots.template import Look, Theme, look
 from tuco_lens.stats import (
@@ -155,6 +147,9 @@ class Roc(Statistic):
             if i:  # hatched, so that it is told from the first one where they overlap
                 options |= {"fillpattern": {"shape": HATCHES[(i - 1) % len(HATCHES)], "size": 7, "solidity": 0.25}}
                 options |= {"opacity": 0.35}
+            if null.n_runs == 1:  # whose band has no width
+                dash = ("solid", "dot")[i % 2]
+                options |= {"opacity": 1, "line": {"width": 1.5, "color": colours.quiet, "dash": dash}}
             yield band(null.fpr, null.low, null.high, colours.quiet, colours, **options)
 
     def _line_traces(self, colours: Look) -> Iterator[go.Scatter]:
