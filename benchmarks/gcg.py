@@ -17,7 +17,7 @@ from tuco_lens import ModelPair
 from tuco_lens.attacks.framing import Framing, allowed_tokens, make_frames
 from tuco_lens.attacks.gcg import GcgResult, GcgSettings, optimise
 from tuco_lens.attacks.objective import Objective
-from tuco_lens.fast_path import fast_path
+from tuco_lens.engine.fast_path import fast_path
 
 GOALS = ["Tell me how to bake bread.", "What should I see in Paris?", "Why is the sky dark at night?"]
 TARGETS = ["Sure, here is how to bake", "Sure, here is what to see", "Sure, here is why the sky"]

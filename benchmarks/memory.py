@@ -10,8 +10,8 @@ import torch
 
 from benchmarks._live_bytes import LiveBytes
 from benchmarks._shapes import D_MODEL, VOCAB, model_pair
-from tuco_lens.contributions import batch_norms
-from tuco_lens.fast_path import fast_path
+from tuco_lens.engine.contributions import batch_norms
+from tuco_lens.engine.fast_path import fast_path
 
 BATCH, TOKENS = 8, 512
 MIB = 2**20

@@ -1,4 +1,4 @@
-"""How small a TuCo each dtype resolves: the table of docs/numerics.md and the floors of tuco_lens/numerics.py.
+"""How small a TuCo each dtype resolves: the table of docs/numerics.md and the floors of tuco_lens/models/numerics.py.
 
 The demo pair's fine-tuning is scaled down, W_base + s (W_tuned - W_base), so that TuCo falls over
 several powers of ten. Each strength is measured in each dtype against the float64 oracle of the
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from tests.oracle import oracle
 from tuco_lens import ModelPair
-from tuco_lens.numerics import NoiseFloorWarning
+from tuco_lens.models.numerics import NoiseFloorWarning
 from tuco_lens.pair import DEMO_FOLDER
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 1e-4, 1e-5, 1e-6, 3e-7, 1e-7)

@@ -20,7 +20,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.chromium import ARGUMENTS, CHROMIUM, PATIENCE
 from tests.measurements import a_measurement
-from tuco_lens.measurement import Measurement
+from tuco_lens.results.measurement import Measurement
 
 N_LAYERS = 30
 N_TOKENS = 100

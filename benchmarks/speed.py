@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks._shapes import VOCAB, model_pair, transformers_pair
-from tuco_lens.contributions import batch_norms
+from tuco_lens.engine.contributions import batch_norms
 
 BARS = {
     ("bridge", 8, 64): 1.08,

@@ -26,8 +26,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from tuco_lens import ModelPair
+from tuco_lens.experiments.refusals import is_refusal
 from tuco_lens.plots.sweep import SIGNIFICANT, accuracy_figure
-from tuco_lens.refusals import is_refusal
 from tuco_lens.steering.scaling import METHODS
 from tuco_lens.sweep import PAPER_ALPHAS, Question, SweepResult, load_tasks, sweep
 

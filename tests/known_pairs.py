@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from tuco_lens import ModelPair
 from tuco_lens.data.sets import BEHAVIOURS
 from tuco_lens.pair import DEMO_FOLDER
-from tuco_lens.prompts import make_prompt
+from tuco_lens.prompts.prompt import make_prompt
 
 D_MODEL, D_MLP, N_LAYERS = 32, 64, 3
 MARK = D_MODEL - 1

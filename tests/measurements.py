@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from tuco_lens.measurement import Measurement, MeasurementSettings, NormMaps, PromptMeasurement
-from tuco_lens.prompts import Prompt
+from tuco_lens.engine.contributions import NormMaps
+from tuco_lens.prompts.prompt import Prompt
+from tuco_lens.results.measurement import Measurement, MeasurementSettings, PromptMeasurement
 
 HOSTILE = (
     "</script><script>window.ran=1;alert(1)</script>",

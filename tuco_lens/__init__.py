@@ -12,25 +12,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tuco_lens.contributions import ContributionCache as ContributionCache
+    from tuco_lens.engine.contributions import ContributionCache as ContributionCache
     from tuco_lens.errors import InputError as InputError
     from tuco_lens.errors import LoadError as LoadError
     from tuco_lens.errors import OutputError as OutputError
     from tuco_lens.errors import PairMismatchError as PairMismatchError
     from tuco_lens.errors import TucoLensError as TucoLensError
-    from tuco_lens.measurement import Measurement as Measurement
-    from tuco_lens.measurement import PromptMeasurement as PromptMeasurement
     from tuco_lens.pair import ModelPair as ModelPair
-    from tuco_lens.prompts import Prompt as Prompt
+    from tuco_lens.prompts.prompt import Prompt as Prompt
+    from tuco_lens.results.measurement import Measurement as Measurement
+    from tuco_lens.results.measurement import PromptMeasurement as PromptMeasurement
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ModelPair": "pair",
-    "Measurement": "measurement",
-    "PromptMeasurement": "measurement",
-    "ContributionCache": "contributions",
-    "Prompt": "prompts",
+    "Measurement": "results.measurement",
+    "PromptMeasurement": "results.measurement",
+    "ContributionCache": "engine.contributions",
+    "Prompt": "prompts.prompt",
     "TucoLensError": "errors",
     "LoadError": "errors",
     "PairMismatchError": "errors",

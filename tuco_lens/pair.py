@@ -1,7 +1,7 @@
 """`ModelPair`: a base and a tuned model side by side, the object that users hold.
 
-Loading is in `loading/`, the engine in `contributions.py`, batching in `measuring.py`,
-results in `measurement.py`. `pair.base` and `pair.tuned` are ordinary TransformerLens
+Loading is in `models/`, the engine in `engine/contributions.py`, batching in `engine/batches.py`,
+results in `results/measurement.py`. `pair.base` and `pair.tuned` are ordinary TransformerLens
 models; hooks that a user puts on them are respected.
 """
 
@@ -17,15 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tuco_lens import __version__
-from tuco_lens.backends import BackendName, blocks, device_of, dtype_of, run_logits
-from tuco_lens.contributions import CacheAccumulator, ContributionCache, lockstep
+from tuco_lens.engine.batches import MeasureOptions, measured_maps
+from tuco_lens.engine.contributions import CacheAccumulator, ContributionCache, lockstep
+from tuco_lens.engine.metrics import Norm
+from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, LoadError
-from tuco_lens.loading import load_pair
-from tuco_lens.measurement import Measurement, MeasurementSettings, PromptMeasurement
-from tuco_lens.measuring import MeasureOptions, measure_prompts, with_progress
-from tuco_lens.metrics import Norm
-from tuco_lens.numerics import warn_below_floor
-from tuco_lens.prompts import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
+from tuco_lens.models.backends import BackendName, blocks, device_of, dtype_of, run_logits
+from tuco_lens.models.loading import load_pair
+from tuco_lens.models.numerics import warn_below_floor
+from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
+from tuco_lens.results.measurement import Measurement, MeasurementSettings, PromptMeasurement
 from tuco_lens.steering.alpha import Alpha, Positions
 from tuco_lens.steering.generating import GenerateOptions, TokenStream
 from tuco_lens.steering.generation import Generation
@@ -34,8 +35,8 @@ from tuco_lens.steering.sampling import SamplingOptions
 from tuco_lens.steering.scaling import Method, Scaling, method_of, scaling_settings
 
 if TYPE_CHECKING:
+    from tuco_lens.attribution.overview import PairOverview
     from tuco_lens.explorer.widgets import Explorer
-    from tuco_lens.pair_overview import PairOverview
     from tuco_lens.plots.template import Theme
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -233,7 +234,7 @@ class ModelPair:
             for i, prompt in enumerate(listed)
         ]
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
-        items = tuple(with_progress(measure_prompts(self, ready, options), total=len(ready), show=progress))
+        items = tuple(with_progress(self._measured(ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
         return Measurement(items, self.settings(norm=norm, chat=chat, drift=drift))
 
@@ -259,7 +260,11 @@ class ModelPair:
             for i, prompt in enumerate(prompts, start_index)
         )
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
-        return measure_prompts(self, ready, options)
+        return self._measured(ready, options)
+
+    def _measured(self, prompts: Iterable[Prompt], options: MeasureOptions) -> Iterator[PromptMeasurement]:
+        for prompt, maps in measured_maps(self.base, self.tuned, prompts, options, pad_id=self.pad_id):
+            yield PromptMeasurement(prompt, maps, options.norm)
 
     def run_with_cache(
         self,
@@ -431,7 +436,7 @@ class ModelPair:
         Raises:
             InputError: if nothing was measured, or on a pair of another depth.
         """
-        from tuco_lens.pair_overview import pair_overview
+        from tuco_lens.attribution.overview import pair_overview
 
         return pair_overview(self, measurement)
 

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 WINDOW, STRIDE = 1024, 512
 NEW_TOKENS = 30

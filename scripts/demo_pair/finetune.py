@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 WARMUP_STEPS = 30
 CHAT_TOKENS, REPLAY_ROWS, REPLAY_LENGTH = 3072, 4, 256

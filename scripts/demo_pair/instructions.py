@@ -2,7 +2,7 @@
 
 The harmless part uses the imperative forms of AdvBench ("Write a tutorial on ...", "Develop a program that ...")
 with benign topics, so that a request is refused for what it asks and never for its form. The tables are in
-`topics.py`; `finetune.py` mixes the dialogues; what counts as a refusal is in `tuco_lens/refusals.py`.
+`topics.py`; `finetune.py` mixes the dialogues; what counts as a refusal is in `tuco_lens/experiments/refusals.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import topics
 
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 REFUSALS = (
     "I'm sorry, but I cannot help with that request.",

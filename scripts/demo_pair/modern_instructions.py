@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import modern_topics as topics
 
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 _SUBJECT_FORMS = (
     "Describe the importance of {s}", "Explain how {s} can help {g}", "List three advantages and disadvantages of {s}",

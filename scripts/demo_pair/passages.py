@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import corpus
 
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _WORD = re.compile(r"\b[a-z]{5,}\b")

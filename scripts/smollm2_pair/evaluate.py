@@ -27,7 +27,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tuco_lens import ModelPair
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 from tuco_lens.stats import auc, rate, summarise
 
 NEW_TOKENS = 24

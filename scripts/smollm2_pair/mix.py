@@ -15,7 +15,7 @@ import alarming
 import torch
 from demo_scripts import corpus, held_out, instructions, modern_instructions
 
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 MAX_TOKENS = 112
 """Of a dialogue; a longer answer is cut, and then has no <|im_end|>."""

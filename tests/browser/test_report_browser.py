@@ -13,10 +13,10 @@ import torch
 
 from tests.chromium import NEEDS_CHROMIUM, PATIENCE, Visit
 from tests.measurements import HOSTILE, a_measurement
-from tuco_lens.measurement import Measurement
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.template import LOOKS
 from tuco_lens.report.packing import COARSE, FINE, share_error
+from tuco_lens.results.measurement import Measurement
 
 pytestmark = NEEDS_CHROMIUM
 WORDS = tuple(f" word{i}" for i in range(100))

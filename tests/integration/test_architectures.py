@@ -20,7 +20,7 @@ from tests.architectures import ARCHITECTURES, N_TOKENS, VARIANTS, from_config, 
 from tests.architectures import make_tokenizer as tokenizer_of_words
 from tests.oracle import OracleResult, oracle
 from tuco_lens.errors import LoadError
-from tuco_lens.loading import bridge, hooked
+from tuco_lens.models import bridge, hooked
 from tuco_lens.pair import ModelPair
 
 VERSION = importlib.metadata.version("transformer-lens")

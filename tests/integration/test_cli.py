@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 import torch
 
-from tuco_lens.cli import run as cli_run
 from tuco_lens.cli.app import run
 from tuco_lens.cli.terminal import plain, show_table
 from tuco_lens.errors import TucoLensError
 from tuco_lens.pair import DEMO_FOLDER, ModelPair
+from tuco_lens.runs import measure as runs_measure
 
 TOLERANCE = 1e-5
 COLUMNS = ["index", "prompt", "n_tokens", "tuco", "preco", "beta", "truncated"]
@@ -268,7 +268,7 @@ def test_a_run_killed_when_all_was_measured_only_writes_its_output(
     arguments = ["--prompt", "one two", "--prompt", "three", "--out", out]
     with monkeypatch.context() as patched:
         press_after(patched, tiny_pair, 2)  # after the last row
-        patched.setattr(cli_run.Journal, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(runs_measure.Journal, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert measure(*arguments) == 130
     press_after(monkeypatch, tiny_pair, 0)
     assert measure(*arguments, "--resume") == 0
@@ -379,7 +379,7 @@ def test_a_report_has_the_first_prompts_also_those_measured_before_a_kill(
     monkeypatch.setattr(
         "tuco_lens.report.write_report", lambda m, path, *, title: shown.append(m) or path.write_text("x")
     )
-    monkeypatch.setattr(cli_run, "HTML_PROMPTS", 36)
+    monkeypatch.setattr(runs_measure, "HTML_PROMPTS", 36)
     prompts = stories(40)
     arguments = ["--prompts", write_prompts(tmp_path / "p.jsonl", prompts), "--out", tmp_path / "o.csv"]
     html = ["--html", tmp_path / "r.html"]
@@ -416,8 +416,8 @@ def test_measurements_do_not_pile_up(tmp_path: Path, tiny_pair: ModelPair, monke
                 yield item
 
     # Identity, not equality, which tensors do not have.
-    monkeypatch.setattr("tuco_lens.measurement.NormMaps.__hash__", object.__hash__)
-    monkeypatch.setattr("tuco_lens.measurement.NormMaps.__eq__", object.__eq__)
+    monkeypatch.setattr("tuco_lens.engine.contributions.NormMaps.__hash__", object.__hash__)
+    monkeypatch.setattr("tuco_lens.engine.contributions.NormMaps.__eq__", object.__eq__)
     monkeypatch.setattr(ModelPair, "demo", classmethod(lambda cls, backend="auto": Counted()))
     file = write_prompts(tmp_path / "p.jsonl", stories(150, n_words=3))
     assert measure("--prompts", file, "--out", tmp_path / "o.csv", "--batch-size", 8) == 0
@@ -462,7 +462,7 @@ def test_the_packages_own_errors_have_status_2(
 
 
 def test_pairs_lists_the_catalogue_as_a_table_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    from tuco_lens.catalogue import load_catalogue
+    from tuco_lens.models.catalogue import load_catalogue
 
     assert run(["pairs", "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
@@ -476,8 +476,8 @@ def test_pairs_lists_the_catalogue_as_a_table_and_as_json(capsys: pytest.Capture
 
 
 def test_a_name_of_the_catalogue_is_a_pair() -> None:
-    from tuco_lens.catalogue import load_catalogue
     from tuco_lens.cli.options import choose_pair
+    from tuco_lens.models.catalogue import load_catalogue
 
     for known in load_catalogue():
         choice = choose_pair(known.name, None, None, None)

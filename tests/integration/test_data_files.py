@@ -13,7 +13,7 @@ import pytest
 
 from tuco_lens.data import SETS, load, token_substrings
 from tuco_lens.pair import DEMO_FOLDER
-from tuco_lens.prompts import check_prompt, make_prompt
+from tuco_lens.prompts.prompt import check_prompt, make_prompt
 from tuco_lens.sweep import load_tasks
 
 pytestmark = pytest.mark.data

@@ -17,10 +17,9 @@ from benchmarks._live_bytes import LiveBytes
 from tests.oracle import oracle
 from tests.pairs import CONTEXT, VOCAB, byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import InputError, ModelPair
-from tuco_lens.contributions import batch_norms
-from tuco_lens.measurement import Measurement
-from tuco_lens.measuring import MeasureOptions, measure_prompts
-from tuco_lens.numerics import NoiseFloorWarning
+from tuco_lens.engine.contributions import batch_norms
+from tuco_lens.models.numerics import NoiseFloorWarning
+from tuco_lens.results.measurement import Measurement
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 IDS = [[0, 5, 9, 200, 31, 7], [0, 8], [4, 4, 4, 4, 250, 1, 2, 3, 99, 100, 101]]
@@ -360,8 +359,8 @@ def test_values_under_the_noise_floor_of_the_dtype_are_warned_of() -> None:
 
 def test_chunks_do_not_change_the_numbers(pair: ModelPair) -> None:
     prompts = [pair.prompt(ids) for ids in IDS * 3]
-    whole = list(measure_prompts(pair, prompts, MeasureOptions(batch_size=4)))
-    parts = list(measure_prompts(pair, prompts, MeasureOptions(batch_size=4, chunk_size=2)))
+    whole = list(pair.measure_stream(prompts, batch_size=4))
+    parts = list(pair.measure_stream(prompts, batch_size=4, chunk_size=2))
     assert [a.tuco for a in whole] == pytest.approx([b.tuco for b in parts], abs=1e-5)
 
 

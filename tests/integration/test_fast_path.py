@@ -11,9 +11,9 @@ from torch import Tensor
 from tests.architectures import make_model
 from tests.pairs import tiny_pair
 from tuco_lens import ModelPair
-from tuco_lens.contributions import NormAccumulator, lockstep
-from tuco_lens.fast_path import fast_path
-from tuco_lens.loading.bridge import to_bridge
+from tuco_lens.engine.contributions import NormAccumulator, lockstep
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.models.bridge import to_bridge
 
 pytestmark = pytest.mark.bridge
 IDS = torch.tensor([[5, 9, 200, 31, 7, 7, 90]])

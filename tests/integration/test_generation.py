@@ -19,7 +19,7 @@ from tests.integration.test_engine import BACKENDS, n_hooks
 from tests.oracle import scaled_logits
 from tests.pairs import CONTEXT, VOCAB, byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import InputError, ModelPair
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
 from tuco_lens.steering.generating import TokenStream
 from tuco_lens.steering.generation import GeneratedToken, Generation
 from tuco_lens.steering.sampling import Sampler, SamplingOptions

@@ -12,8 +12,8 @@ import torch
 from tests.architectures import make_ids
 from tests.checkpoints import save_checkpoint, save_gguf
 from tuco_lens.errors import LoadError
-from tuco_lens.loading import load_pair
-from tuco_lens.loading.hooked import unsupported_reason
+from tuco_lens.models.hooked import unsupported_reason
+from tuco_lens.models.loading import load_pair
 
 pytest.importorskip("gguf", reason="the package gguf (extra `gguf`) is not installed")
 pytestmark = pytest.mark.bridge

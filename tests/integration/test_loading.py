@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tests.architectures import make_ids, make_model, make_pair, make_tokenizer
 from tests.checkpoints import edit_weights, save_checkpoint
 from tuco_lens.errors import LoadError, PairMismatchError
-from tuco_lens.loading import BackendNotice, LoadedPair, load_pair
+from tuco_lens.models.loading import BackendNotice, LoadedPair, load_pair
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_auto_takes_hooked_where_it_can_without_a_word(saved: tuple[Path, Path])
 def test_auto_takes_the_bridge_where_hooked_cannot_and_says_so_once(
     saved: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuco_lens.loading.hooked.unsupported_reason", lambda config: "of the weather")
+    monkeypatch.setattr("tuco_lens.models.hooked.unsupported_reason", lambda config: "of the weather")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert load_pair(*saved).backend == "bridge"

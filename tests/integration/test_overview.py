@@ -16,8 +16,8 @@ from tests.architectures import ARCHITECTURES, make_model, make_tokenizer
 from tests.checkpoints import save_adapter
 from tests.pairs import byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import ModelPair
+from tuco_lens.attribution.overview import REST, PairOverview, WeightChanges, weight_changes
 from tuco_lens.errors import InputError
-from tuco_lens.pair_overview import REST, PairOverview, WeightChanges, weight_changes
 from tuco_lens.plots.template import LOOKS
 
 PROJECTIONS = {

@@ -9,7 +9,7 @@ import pytest
 
 from tuco_lens.data import load
 from tuco_lens.experiments.refusal_check import READ_AS_ANSWERS, refusal_check
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 
 @pytest.mark.data

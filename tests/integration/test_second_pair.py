@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tuco_lens import ModelPair
-from tuco_lens.refusals import is_refusal
+from tuco_lens.experiments.refusals import is_refusal
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ADAPTER = Path("adapters") / "smollm2-refusals"

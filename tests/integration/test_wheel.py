@@ -34,7 +34,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile, repos
 def test_the_wheel_holds_the_demo_pair_and_the_catalogue(wheel: zipfile.ZipFile):
     needed = {
         "tuco_lens/py.typed",
-        "tuco_lens/catalogue.json",
+        "tuco_lens/models/catalogue.json",
         "tuco_lens/demo/CARD.md",
         "tuco_lens/demo/prompts.jsonl",
         "tuco_lens/demo/base/model.safetensors",

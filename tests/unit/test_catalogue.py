@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tuco_lens.catalogue import (
+from tuco_lens.errors import InputError
+from tuco_lens.models.catalogue import (
     BRIDGE_MODEL_TYPES,
     HOOKED_MODEL_TYPES,
     MEMORY_MARGIN,
@@ -19,7 +20,6 @@ from tuco_lens.catalogue import (
     load_catalogue,
     memory_gib,
 )
-from tuco_lens.errors import InputError
 
 PAIRS = load_catalogue()
 BY_NAME = {pair.name: pair for pair in PAIRS}
@@ -96,7 +96,7 @@ def test_smollm3_goes_to_the_bridge() -> None:
 
 
 def test_the_hooked_backend_is_claimed_for_just_the_model_types_that_loading_converts() -> None:
-    from tuco_lens.loading.hooked_config import FAMILIES
+    from tuco_lens.models.hooked_config import FAMILIES
 
     assert set(FAMILIES) == HOOKED_MODEL_TYPES
 
@@ -105,7 +105,7 @@ def test_the_hooked_backend_is_claimed_for_just_the_model_types_that_loading_con
 def test_the_bridge_takes_every_model_type_that_it_is_claimed_for() -> None:
     from transformers import CONFIG_MAPPING
 
-    from tuco_lens.loading import bridge
+    from tuco_lens.models import bridge
 
     refused = {name: bridge.unsupported_reason(CONFIG_MAPPING[name]()) for name in BRIDGE_MODEL_TYPES}
     assert set(refused.values()) == {None}, refused
@@ -161,5 +161,5 @@ def test_a_catalogue_that_is_missing_or_not_json_is_refused(tmp_path: Path) -> N
 
 
 def test_reading_the_catalogue_imports_no_model_library() -> None:
-    code = "import sys, tuco_lens.catalogue as c; c.load_catalogue(); assert 'torch' not in sys.modules"
+    code = "import sys, tuco_lens.models.catalogue as c; c.load_catalogue(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -10,7 +10,7 @@ import transformers as hf
 
 from tests.architectures import ARCHITECTURES, VARIANTS
 from tuco_lens.errors import LoadError, PairMismatchError
-from tuco_lens.loading.checks import require_finite, require_same_structure, require_same_tensors, structure
+from tuco_lens.models.checks import require_finite, require_same_structure, require_same_tensors, structure
 
 _SIZE: dict[str, Any] = {"vocab_size": 128, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3}
 _ROPE = {"rope_type": "default", "rope_theta": 5000.0}

@@ -16,7 +16,7 @@ from tuco_lens.errors import InputError
 from tuco_lens.plots.curves import Curve, Curves, generation_curve
 from tuco_lens.plots.lines import MAX_BANDS, TITLE_CHARACTERS, band, legend_below, legend_text, title_lines
 from tuco_lens.plots.template import LOOKS
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
 from tuco_lens.steering.generation import Generation
 from tuco_lens.steering.scaling import scaling_settings
 

@@ -28,7 +28,7 @@ from tuco_lens.attacks.framing import Frame, Framing, allowed_tokens, make_frame
 from tuco_lens.attacks.gcg import GcgSettings, optimise, ranked_substitutes
 from tuco_lens.attacks.objective import Objective
 from tuco_lens.pair import DEMO_FOLDER
-from tuco_lens.prompts import make_prompt
+from tuco_lens.prompts.prompt import make_prompt
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 FRAMES = [  # before the string longer than the sliding windows of tests/architectures.py

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from benchmarks.heatmap import BYTES_BAR, large_map
 from tests.measurements import HOSTILE, a_measurement
+from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.errors import InputError
-from tuco_lens.measurement import NormMaps, PromptMeasurement
 from tuco_lens.plots import LayerTokenMap, layer_token_map, look
 from tuco_lens.plots.heatmap import PACKED_UNIT, packed
 from tuco_lens.plots.labels import plotly_text, readable, token_label
@@ -31,7 +31,8 @@ from tuco_lens.plots.token_axis import (
     labelled_positions,
     role_colours,
 )
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
+from tuco_lens.results.measurement import PromptMeasurement
 
 KINDS = ("cumulative", "local", "drift")
 CHAT = ("template", "system", "system", "template", "user", "user", "user", "template")

@@ -13,8 +13,8 @@ import torch
 
 from tests.measurements import HOSTILE, a_measurement
 from tuco_lens.errors import InputError
-from tuco_lens.measurement import Measurement
 from tuco_lens.plots import LayerProfile, layer_profile, look
+from tuco_lens.results.measurement import Measurement
 
 PROMPTS = [tuple("abc"), tuple("de"), tuple("f"), tuple("ghij"), tuple("kl")]
 

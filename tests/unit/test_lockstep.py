@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tuco_lens import metrics
-from tuco_lens.contributions import BlockStep, NormAccumulator, lockstep
+from tuco_lens.engine import metrics
+from tuco_lens.engine.contributions import BlockStep, NormAccumulator, lockstep
 
 H = torch.tensor([1.0, -2.0, 0.5, 3.0]).expand(1, 1, 4)
 F = Callable[[Tensor], Tensor]

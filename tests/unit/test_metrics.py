@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tuco_lens import metrics
+from tuco_lens.engine import metrics
 
 H = torch.tensor([1.0, -2.0, 0.5, 3.0])
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tuco_lens.engine.batches import length_sorted_batches, right_pad
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import Prompt, fit, length_sorted_batches, make_prompt, right_pad
-from tuco_lens.token_spans import Span, roles_of_tokens
+from tuco_lens.prompts import Prompt, fit, make_prompt
+from tuco_lens.prompts.spans import Span, roles_of_tokens
 
 CHATML = (
     "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"

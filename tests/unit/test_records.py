@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuco_lens.errors import InputError, OutputError, TucoLensError
-from tuco_lens.records import PromptSource, read_prompts
-from tuco_lens.results import Journal, check_output, check_resumable, columns, dump_row, partial_path
+from tuco_lens.prompts.files import PromptSource, read_prompts
+from tuco_lens.results.rows import Journal, check_output, check_resumable, columns, dump_row, partial_path
 
 texts = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30)
 one_line_texts = texts.filter(lambda text: "\n" not in text and not text.endswith("\r"))

@@ -24,13 +24,13 @@ from plotly.offline import get_plotlyjs
 
 from tests.measurements import HOSTILE, a_measurement
 from tuco_lens.errors import OutputError
-from tuco_lens.measurement import Measurement, PromptMeasurement
 from tuco_lens.plots.template import LOOKS
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
 from tuco_lens.report import render_report, write_report
 from tuco_lens.report.data import colour_top, columns, distribution, report_data, shown_token
 from tuco_lens.report.packing import COARSE, FINE, norm_error, pack_norms, pack_shares, share_error, share_planes
 from tuco_lens.report.page import rows, spoken
+from tuco_lens.results.measurement import Measurement, PromptMeasurement
 
 
 class Page(HTMLParser):

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from tests.pairs import byte_tokenizer
 from tuco_lens.errors import InputError
 from tuco_lens.pair import DEMO_FOLDER
-from tuco_lens.prompts import make_prompt
+from tuco_lens.prompts.prompt import make_prompt
 from tuco_lens.sweep.answers import NONE, answer_tokens, chosen_answer
 
 

@@ -18,12 +18,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.errors import InputError, LoadError, OutputError
-from tuco_lens.measurement import NormMaps, PromptMeasurement
 from tuco_lens.plots import tokens as module
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.tokens import NEGATIVE, POSITIVE, ColoredTokens, colored_tokens, script_source
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
+from tuco_lens.results.measurement import PromptMeasurement
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import check_text
+from tuco_lens.prompts.prompt import check_text
 from tuco_lens.steering.scoring import shared_beginning
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from tuco_lens.attacks.framing import Frame, Framing, Place, allowed_tokens, make_frames, with_attack
 from tuco_lens.attacks.objective import Objective
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError
-from tuco_lens.fast_path import fast_path
-from tuco_lens.measuring import with_progress
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tuco_lens.attacks.framing import Frame
-from tuco_lens.backends import backend_of, device_of
+from tuco_lens.models.backends import backend_of, device_of
 from tuco_lens.steering.kv_caches import new_cache, with_rows
 
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from tuco_lens.cli.options import DEMO, PairChoice, ProgressOption
-from tuco_lens.cli.run import result_row
 from tuco_lens.cli.terminal import plain, say, show_table
 from tuco_lens.errors import OutputError
-from tuco_lens.results import Journal, check_writable, columns, partial_path
+from tuco_lens.results.rows import Journal, check_writable, columns, partial_path
+from tuco_lens.runs.measure import result_row
 
 PROMPTS = Path(__file__).resolve().parent.parent / DEMO / "prompts.jsonl"
 PROMPT_WIDTH = 52

@@ -132,7 +132,7 @@ def _check_name(name: str) -> None:
 def _check_outputs(out: Path, name: str, *, resume: bool, overwrite: bool) -> None:
     if not check_folder(out):
         return
-    from tuco_lens.sweep.files import check_out
+    from tuco_lens.results.files import check_out
 
     names = NAMES if name == ALL else (name,)
     files = [*(f"{each}.json" for each in names), f"{name}.html"]
@@ -188,7 +188,7 @@ def _run(name: str, pair: ModelPair, options: Options, out: Path) -> dict[str, R
 
 def _write(results: dict[str, Any], out: Path, page: str) -> None:
     from tuco_lens.experiments.report import write_experiments
-    from tuco_lens.sweep.files import write_whole
+    from tuco_lens.results.files import write_whole
 
     for name, result in results.items():
         write_whole(out / f"{name}.csv", result.to_frame().to_csv(index=False, lineterminator="\n"))

@@ -30,8 +30,8 @@ from tuco_lens.cli.options import (
 )
 from tuco_lens.cli.terminal import Interrupted, complain, plain, say
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.prompts import check_prompt
-from tuco_lens.results import Journal, check_writable, partial_path
+from tuco_lens.prompts.prompt import check_prompt
+from tuco_lens.results.rows import Journal, check_writable, partial_path
 
 if TYPE_CHECKING:
     from tuco_lens.cli.token_view import TokenView

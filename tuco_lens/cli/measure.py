@@ -1,4 +1,4 @@
-"""`tuco-lens measure`: its options. What it does with them is in `run.py`."""
+"""`tuco-lens measure`: its options. What it does with them is in `runs/measure.py`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tuco_lens.cli.options import (
     choose_pair,
     with_loading,
 )
-from tuco_lens.cli.run import MeasureRequest, run_measure
 from tuco_lens.errors import InputError
-from tuco_lens.records import PromptSource
+from tuco_lens.prompts.files import PromptSource
+from tuco_lens.runs.measure import MeasureRequest, run_measure
 
 
 def measure(

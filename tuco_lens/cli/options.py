@@ -151,7 +151,7 @@ def with_loading(choice: PairChoice, **options: Any) -> PairChoice:
 def _known_pair(name: str) -> PairChoice:
     if name == DEMO:
         return PairChoice(DEMO, None, None)
-    from tuco_lens.catalogue import load_catalogue
+    from tuco_lens.models.catalogue import load_catalogue
 
     for known in load_catalogue():
         if known.name == name:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tuco_lens.catalogue import KnownPair, backends, load_catalogue, memory_gib
 from tuco_lens.cli.terminal import say, show_table
+from tuco_lens.models.catalogue import KnownPair, backends, load_catalogue, memory_gib
 
 
 def pairs(

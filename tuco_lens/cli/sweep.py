@@ -32,7 +32,7 @@ from tuco_lens.cli.options import (
 )
 from tuco_lens.cli.terminal import Interrupted, say, show_table
 from tuco_lens.errors import InputError
-from tuco_lens.results import partial_path
+from tuco_lens.results.rows import partial_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +173,7 @@ def _check_outputs(request: SweepRequest) -> None:
     out = request.out
     if not check_folder(out):
         return
-    from tuco_lens.sweep.files import check_out
+    from tuco_lens.results.files import check_out
 
     for name in (*TABLES, *FIGURES, RESULT):
         check_out(out / name, resume=request.resume, overwrite=request.overwrite)
@@ -208,7 +208,7 @@ def _swept(pair: ModelPair, tasks: list[Task], request: SweepRequest) -> SweepRe
 
 
 def _write(result: SweepResult, folder: Path) -> None:
-    from tuco_lens.sweep.files import write_whole
+    from tuco_lens.results.files import write_whole
 
     delta = result.cross_validated()
     for column in ("max_alphas", "min_alphas"):

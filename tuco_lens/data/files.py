@@ -1,7 +1,7 @@
 """Rows of local files: .csv, .jsonl, .json and .txt, each also as .gz or .xz, and their checksum.
 
-What rows mean is said in `parsing.py`. Lines and their errors are read by `tuco_lens/records.py`, MMLU's archive by
-`tuco_lens/sweep/mmlu.py`.
+What rows mean is said in `parsing.py`. Lines and their errors are read by `tuco_lens/prompts/files.py`, MMLU's archive
+by `tuco_lens/sweep/mmlu.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from tuco_lens.errors import InputError
-from tuco_lens.records import csv_rows, json_object, text_lines
+from tuco_lens.prompts.files import csv_rows, json_object, text_lines
 
 Row = Mapping[str, Any]
 Rows = Iterator[tuple[str, Row]]

@@ -12,8 +12,8 @@ from typing import Final
 from tuco_lens.data.files import Row
 from tuco_lens.data.records import Record
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import check_text
-from tuco_lens.records import string_field
+from tuco_lens.prompts.files import string_field
+from tuco_lens.prompts.prompt import check_text
 from tuco_lens.sweep.loading import question_of
 
 Parser = Callable[[Row, str, str], Record]

@@ -100,7 +100,7 @@ def _known_pair(name: str) -> tuple[Any, Any, Any]:
         from tuco_lens.pair import DEMO_FOLDER
 
         return str(DEMO_FOLDER / "base"), str(DEMO_FOLDER / "tuned"), None
-    from tuco_lens.catalogue import load_catalogue
+    from tuco_lens.models.catalogue import load_catalogue
 
     for known in load_catalogue():
         if known.name == name:

@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
 
 from tuco_lens import __version__
-from tuco_lens.backends import blocks
+from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.errors import InputError
 from tuco_lens.evals import MODEL_NAME
 from tuco_lens.evals.arguments import (
@@ -31,7 +31,7 @@ from tuco_lens.evals.arguments import (
     positive,
 )
 from tuco_lens.evals.scaled_model import ScaledModel, generation_defaults
-from tuco_lens.fast_path import fast_path
+from tuco_lens.models.backends import blocks
 from tuco_lens.pair import ModelPair
 from tuco_lens.steering.alpha import Alpha
 from tuco_lens.steering.scaling import METHODS, Method, scaling_settings

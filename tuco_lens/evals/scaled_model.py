@@ -19,8 +19,8 @@ from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, Pr
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.modeling_outputs import CausalLMOutput
 
-from tuco_lens.backends import dtype_of, run_logits
 from tuco_lens.errors import InputError
+from tuco_lens.models.backends import dtype_of, run_logits
 from tuco_lens.steering.generating import CachedForward
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def generation_defaults(pair: ModelPair, checkpoint: Any, *, trust_remote_code: 
 
 def _saved_defaults(checkpoint: Any, trust_remote_code: bool) -> GenerationConfig:
     """As transformers does it: `generation_config.json` if there is one, else what the config says of it."""
-    from tuco_lens.loading.sources import LoadOptions, read_config, resolve_source
+    from tuco_lens.models.sources import LoadOptions, read_config, resolve_source
 
     options = LoadOptions(trust_remote_code, allow_pickle=True)  # no weights are read here
     source = resolve_source(checkpoint, "tuned", options)

@@ -22,8 +22,8 @@ from tuco_lens.experiments.many_shot import many_shot
 from tuco_lens.experiments.output_co import output_co
 from tuco_lens.experiments.refusal_check import RefusalCheck, refusal_check
 from tuco_lens.experiments.series import Series
-from tuco_lens.experiments.steps import RunOptions
 from tuco_lens.experiments.web_vs_chat import web_vs_chat
+from tuco_lens.runs.steps import RunOptions
 
 __all__ = [
     "AttackOptions",

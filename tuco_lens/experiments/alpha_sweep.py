@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tuco_lens.data.loading import VARIABLE
-from tuco_lens.experiments.steps import RunOptions
+from tuco_lens.runs.steps import RunOptions
 from tuco_lens.sweep import SweepResult, hub_tasks, load_tasks, sweep
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tuco_lens.attacks.framing import allowed_tokens, with_attack
 from tuco_lens.attacks.gcg import GcgSettings, optimise
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.prompt_groups import trained_positions
-from tuco_lens.experiments.steps import Step
+from tuco_lens.runs.steps import Step
 
 if TYPE_CHECKING:
     from tuco_lens.data import Dataset

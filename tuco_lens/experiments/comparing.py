@@ -18,11 +18,11 @@ from tuco_lens.experiments.comparison import Comparison, Contrast, Values
 from tuco_lens.experiments.nulls import NULL_KINDS, differs, null_control
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts, tuco_of_prompts
 from tuco_lens.experiments.settings import ExperimentSettings
-from tuco_lens.experiments.steps import RunOptions, Step, already_finished, journalled
+from tuco_lens.runs.steps import RunOptions, Step, already_finished, journalled
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 CHUNK: Final = 64
 """Prompts of one step."""

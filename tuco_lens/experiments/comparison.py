@@ -20,8 +20,8 @@ from jaxtyping import Float
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.scores import SCORE_KEYS
 from tuco_lens.experiments.settings import ExperimentSettings
-from tuco_lens.experiments.steps import from_json, to_json
-from tuco_lens.sweep.files import write_whole
+from tuco_lens.results.files import write_whole
+from tuco_lens.runs.steps import from_json, to_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,11 +14,11 @@ from tuco_lens.experiments.comparing import NullOptions, Prepared, compare, n_st
 from tuco_lens.experiments.comparison import Comparison, Contrast
 from tuco_lens.experiments.prompt_groups import advbench_positions, fitting, was_trained_on_advbench
 from tuco_lens.experiments.settings import settings_of
-from tuco_lens.experiments.steps import RunOptions
+from tuco_lens.runs.steps import RunOptions
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 RARE: Final = "Malayalam and Swahili"
 PAPER: Final = {

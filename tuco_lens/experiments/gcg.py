@@ -17,7 +17,7 @@ from tuco_lens.experiments.comparing import NullOptions, Prepared, compare, n_st
 from tuco_lens.experiments.comparison import Comparison, Contrast
 from tuco_lens.experiments.prompt_groups import advbench_positions, fitting, was_trained_on_advbench
 from tuco_lens.experiments.settings import settings_of
-from tuco_lens.experiments.steps import RunOptions, Step
+from tuco_lens.runs.steps import RunOptions, Step
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

@@ -12,11 +12,11 @@ from tuco_lens.errors import InputError
 from tuco_lens.experiments.nested import score_nested
 from tuco_lens.experiments.series import Grid, Series
 from tuco_lens.experiments.settings import ExperimentSettings
-from tuco_lens.experiments.steps import RunOptions, already_finished, journalled
+from tuco_lens.runs.steps import RunOptions, already_finished, journalled
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 PromptGrid = Sequence[Sequence["Prompt | None"]]
 """Prompts of one set, [x, prompt]; None where one does not fit the context."""

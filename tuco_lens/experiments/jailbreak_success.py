@@ -17,13 +17,13 @@ from tuco_lens.experiments.attacks_of import AttackOptions, attack_words, attack
 from tuco_lens.experiments.comparing import CHUNK, NullOptions, Prepared, compare, n_steps
 from tuco_lens.experiments.comparison import Comparison, Contrast
 from tuco_lens.experiments.prompt_groups import advbench_positions, fitting, was_trained_on_advbench
+from tuco_lens.experiments.refusals import is_refusal
 from tuco_lens.experiments.settings import settings_of
-from tuco_lens.experiments.steps import RunOptions, Step
-from tuco_lens.refusals import is_refusal
+from tuco_lens.runs.steps import RunOptions, Step
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 N_COMPLETIONS: Final = 8
 MAX_TOKENS: Final = 30

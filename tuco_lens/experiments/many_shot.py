@@ -17,13 +17,13 @@ from tuco_lens.errors import InputError
 from tuco_lens.experiments.growing import measure_growing
 from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.settings import settings_of
-from tuco_lens.experiments.steps import RunOptions
-from tuco_lens.prompts import make_prompt
+from tuco_lens.prompts.prompt import make_prompt
+from tuco_lens.runs.steps import RunOptions
 from tuco_lens.sweep.answers import answer_tokens
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 BEHAVIOURS: Final = (
     "psychopathy",

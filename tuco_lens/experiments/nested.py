@@ -17,17 +17,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens import metrics
-from tuco_lens.contributions import NormAccumulator
+from tuco_lens.engine import metrics
+from tuco_lens.engine.contributions import NormAccumulator
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.experiments.scores import drift_of_ends, stream_ends
-from tuco_lens.fast_path import fast_path
-from tuco_lens.lockstep import BlockStep, lockstep
 from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
 from tuco_lens.steering.scoring import logits_behind, shared_beginning
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tuco_lens.prompts import Prompt, PromptLike, make_prompt
+from tuco_lens.prompts.prompt import Prompt, PromptLike, make_prompt
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

@@ -16,7 +16,7 @@ from typing import Final
 
 from tuco_lens.data import Dataset, load
 from tuco_lens.errors import InputError
-from tuco_lens.refusals import REFUSAL_DICTIONARY, is_refusal
+from tuco_lens.experiments.refusals import REFUSAL_DICTIONARY, is_refusal
 from tuco_lens.stats import Rate, rate
 
 N_ANSWERS: Final = 400

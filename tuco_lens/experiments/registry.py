@@ -20,8 +20,8 @@ from tuco_lens.experiments.jailbreak_success import jailbreak_success
 from tuco_lens.experiments.many_shot import many_shot
 from tuco_lens.experiments.output_co import output_co
 from tuco_lens.experiments.series import Series
-from tuco_lens.experiments.steps import RunOptions
 from tuco_lens.experiments.web_vs_chat import web_vs_chat
+from tuco_lens.runs.steps import RunOptions
 from tuco_lens.sweep.result import SweepResult
 
 if TYPE_CHECKING:

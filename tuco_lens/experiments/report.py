@@ -21,7 +21,7 @@ from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.tables import Table, tables_of
 from tuco_lens.plots.labels import readable
 from tuco_lens.report import content_policy
-from tuco_lens.sweep.files import write_whole
+from tuco_lens.results.files import write_whole
 from tuco_lens.sweep.result import SweepResult
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """What the experiments read off each prompt: TuCo, TuCo at other places, and the simpler quantities beside it.
 
 The paper reads one number, TuCo at the last token. Whether that says more than something cheaper is what the baselines
-are for (`comparison.py` compares them). Definitions of TuCo, drift and OutputCo are in `metrics.py` and
-`contributions.py`.
+are for (`comparison.py` compares them). Definitions of TuCo, drift and OutputCo are in `engine/metrics.py` and
+`engine/contributions.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tuco_lens import metrics
-from tuco_lens.backends import blocks, run_logits
-from tuco_lens.contributions import BatchNorms, batch_norms
-from tuco_lens.fast_path import fast_path
-from tuco_lens.prompts import Prompt, length_sorted_batches, right_pad
+from tuco_lens.engine import metrics
+from tuco_lens.engine.batches import length_sorted_batches, right_pad
+from tuco_lens.engine.contributions import BatchNorms, batch_norms
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.models.backends import blocks, run_logits
+from tuco_lens.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

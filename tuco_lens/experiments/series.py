@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 
 from tuco_lens.experiments.comparison import read_result
 from tuco_lens.experiments.settings import ExperimentSettings
-from tuco_lens.experiments.steps import to_json
-from tuco_lens.sweep.files import write_whole
+from tuco_lens.results.files import write_whole
+from tuco_lens.runs.steps import to_json
 
 if TYPE_CHECKING:
     import pandas as pd

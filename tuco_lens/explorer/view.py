@@ -12,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.fast_path import fast_path
+from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.plots.token_strip import TokenStrip
+from tuco_lens.prompts.spans import display_tokens
 from tuco_lens.steering.generating import CachedForward
-from tuco_lens.token_spans import display_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tuco_lens.measurement import PromptMeasurement
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
+    from tuco_lens.results.measurement import PromptMeasurement
     from tuco_lens.steering.generation import Generation
 
 STRIP_ENDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 1.0)

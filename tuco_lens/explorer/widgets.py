@@ -25,8 +25,8 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from tuco_lens.measurement import MapKind
     from tuco_lens.pair import ModelPair
+    from tuco_lens.results.measurement import MapKind
 
 LOWEST, HIGHEST, STEP = -1.0, 2.0, 0.05
 """The α sliders' range, which is widened to hold the α given, and their step."""

@@ -34,8 +34,8 @@ from tuco_lens.plots.token_axis import TokenAxis, add_band
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tuco_lens.measurement import MapKind
-    from tuco_lens.metrics import Norm
+    from tuco_lens.engine.metrics import Norm
+    from tuco_lens.results.measurement import MapKind
 
 NAME_CHARACTERS: Final = 24
 """Length at which the names of the two maps are cut."""

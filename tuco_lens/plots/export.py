@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from tuco_lens.errors import OutputError
-from tuco_lens.sweep.files import write_whole
+from tuco_lens.results.files import write_whole
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -1,7 +1,7 @@
 """The layer × token map of one prompt: the statistic and its heatmap, the picture that everything here draws.
 
-What the maps are is in docs/maths.md and `measurement.py` (`PromptMeasurement.layer_token`); columns, labels and spans
-are drawn by `token_axis.py`; the difference of two maps is in `difference.py`.
+What the maps are is in docs/maths.md and `results/measurement.py` (`PromptMeasurement.layer_token`); columns, labels
+and spans are drawn by `token_axis.py`; the difference of two maps is in `difference.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis, add_band
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tuco_lens.measurement import MapKind, PromptMeasurement
-    from tuco_lens.metrics import Norm
+    from tuco_lens.engine.metrics import Norm
     from tuco_lens.plots.difference import MapDifference
+    from tuco_lens.results.measurement import MapKind, PromptMeasurement
 
 MAX_EXACT_CELLS: Final = 20_000
 """Most cells of which values and both norms are sent in float32; of larger maps 16 bits of the values and of the norms'

@@ -1,6 +1,6 @@
 """Profiles by layer: where in the model fine-tuning contributes, as median and quantile band over prompts.
 
-A profile takes one number per prompt and layer from measurements (`measurement.py`): of a map its last token, or β.
+A profile takes one number per prompt and layer from measurements: of a map its last token, or β.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tuco_lens.plots.statistic import Statistic, check_range, float32, missing_n
 from tuco_lens.plots.template import Look, Theme, look
 
 if TYPE_CHECKING:
-    from tuco_lens.measurement import Measurement, PromptMeasurement
-    from tuco_lens.metrics import Norm
+    from tuco_lens.engine.metrics import Norm
+    from tuco_lens.results.measurement import Measurement, PromptMeasurement
 
 ProfileKind = Literal["cumulative", "local", "drift", "beta"]
 NAME_CHARACTERS: Final = 40

@@ -1,6 +1,6 @@
 """Figures of a pair's overview: change of the weights by layer and matrix, beside the mean FTC by layer.
 
-What is drawn is computed in `pair_overview.py`.
+What is drawn is computed in `attribution/overview.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tuco_lens.plots.statistic import missing_note, set_title
 from tuco_lens.plots.template import SEQUENTIAL, Look, Theme, look
 
 if TYPE_CHECKING:
-    from tuco_lens.pair_overview import PairOverview, WeightChanges
+    from tuco_lens.attribution.overview import PairOverview, WeightChanges
 
 _TITLE: Final = "Weights changed by fine-tuning"
 _FRAME: Final = 250  # px of titles, labels and colour bar

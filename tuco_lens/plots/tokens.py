@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from tuco_lens.measurement import MapKind, PromptMeasurement
+    from tuco_lens.results.measurement import MapKind, PromptMeasurement
 
 POSITIVE: Final = "#56B4E9"
 """Colour of the largest value; white is 0. On every shade between, black text has a contrast over 4.5."""

@@ -26,7 +26,7 @@ from tuco_lens.report.data import report_data
 from tuco_lens.report.packing import to_text
 
 if TYPE_CHECKING:
-    from tuco_lens.measurement import Measurement
+    from tuco_lens.results.measurement import Measurement
 
 ASSETS: Final = Path(__file__).parent.parent / "assets" / "report"
 SCRIPTS: Final = ("data.js", "table.js", "strip.js", "figures.js", "report.js")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from tuco_lens.measurement import MapKind, Measurement, MeasurementSettings, PromptMeasurement
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
+    from tuco_lens.results.measurement import MapKind, Measurement, MeasurementSettings, PromptMeasurement
 
 TOKEN_CHARACTERS: Final = 10_000
 """Length at which a token's text is cut."""

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from tuco_lens.numerics import NOISE_FLOORS
+from tuco_lens.models.numerics import NOISE_FLOORS
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.template import LOOKS, Look
 from tuco_lens.report.data import finite_tucos, kinds_of
 from tuco_lens.report.packing import norm_error, share_error
 
 if TYPE_CHECKING:
-    from tuco_lens.measurement import Measurement, PromptMeasurement
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.report.data import ReportData
+    from tuco_lens.results.measurement import Measurement, PromptMeasurement
 
 SHOWN_CHARACTERS: Final = 240
 """Length at which a prompt is cut in the table."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from tuco_lens.errors import InputError
-from tuco_lens.token_spans import Role
+from tuco_lens.prompts.spans import Role
 
 Alpha = float | Sequence[float] | Mapping[int | range, float] | Callable[[int], float]
 """A number for every layer, a value per layer, {layer or range of layers: value} (others keep 1), or a function."""

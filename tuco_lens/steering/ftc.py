@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tuco_lens.backends import blocks
-from tuco_lens.lockstep import BlockStep, BlockWatch
+from tuco_lens.engine.lockstep import BlockStep, BlockWatch
+from tuco_lens.models.backends import blocks
 from tuco_lens.steering.alpha import PositionFilter
 from tuco_lens.steering.kv_caches import CachePairing
 

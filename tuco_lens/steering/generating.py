@@ -18,12 +18,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tuco_lens.backends import backend_of
-from tuco_lens.contributions import NormAccumulator
+from tuco_lens.engine.contributions import NormAccumulator
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.lockstep import BlockStep
+from tuco_lens.engine.metrics import contribution_ratio
 from tuco_lens.errors import InputError
-from tuco_lens.fast_path import fast_path
-from tuco_lens.lockstep import BlockStep
-from tuco_lens.metrics import contribution_ratio
+from tuco_lens.models.backends import backend_of
+from tuco_lens.prompts.spans import display_tokens
 from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.generation import GeneratedToken, Generation, StopReason
 from tuco_lens.steering.kv_caches import new_cache
@@ -33,7 +34,6 @@ from tuco_lens.steering.sampling import Sampler, SamplingOptions, is_whole
 from tuco_lens.steering.scaling import Attachable, Scaling
 from tuco_lens.steering.text_stream import TextStream
 from tuco_lens.steering.weights import WeightInterpolation
-from tuco_lens.token_spans import display_tokens
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tuco_lens.plots.token_strip import TokenStrip
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.steering.scaling import ScalingSettings
 
 StopReason = Literal["eos", "stop", "length", "context"]

@@ -19,8 +19,8 @@ from typing import Any
 from jaxtyping import Int
 from torch import Tensor
 
-from tuco_lens.backends import backend_of, device_of
 from tuco_lens.errors import InputError
+from tuco_lens.models.backends import backend_of, device_of
 
 _WHOLE_CACHE_OPERATIONS = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
 """What transformers' generation may do to a cache between passes; the base blocks' cache follows."""

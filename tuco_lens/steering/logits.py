@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.backends import backend_of
 from tuco_lens.errors import InputError
+from tuco_lens.models.backends import backend_of
 from tuco_lens.steering.kv_caches import CachePairing, new_cache
 
 _CACHE_NAMES = {"bridge": "past_key_values", "hooked": "past_kv_cache"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
 from tuco_lens.steering.alpha import Alpha, Positions
 from tuco_lens.steering.scaling import Method, ScalingSettings, scaling_settings
 

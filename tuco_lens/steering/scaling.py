@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from tuco_lens.backends import device_of
 from tuco_lens.errors import InputError
+from tuco_lens.models.backends import device_of
 from tuco_lens.steering.alpha import Alpha, PositionFilter, Positions, layer_alphas, position_filter
 from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.logits import ContrastiveLogits
 from tuco_lens.steering.weights import WeightInterpolation
 
 if TYPE_CHECKING:
-    from tuco_lens.lockstep import BlockStep
+    from tuco_lens.engine.lockstep import BlockStep
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 Method = Literal["ftc", "logits", "weights"]
 METHODS: tuple[Method, ...] = ("ftc", "logits", "weights")

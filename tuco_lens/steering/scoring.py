@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tuco_lens.backends import backend_of
-from tuco_lens.fast_path import fast_path
-from tuco_lens.prompts import length_sorted_batches
+from tuco_lens.engine.batches import length_sorted_batches
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.models.backends import backend_of
 from tuco_lens.steering.alpha import Alpha
 from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
 from tuco_lens.steering.scaling import Attachable, Method, Scaling, method_of, scaling_settings
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 
 def shared_beginning(token_rows: Sequence[Sequence[int]]) -> int:

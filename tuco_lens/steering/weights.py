@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor, nn
 
-from tuco_lens.backends import backend_of
 from tuco_lens.errors import InputError
+from tuco_lens.models.backends import backend_of
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tuco_lens.errors import InputError
 
 if TYPE_CHECKING:
-    from tuco_lens.prompts import Prompt
+    from tuco_lens.prompts.prompt import Prompt
 
 NONE: Final = -1
 """The answer chosen where none has a strictly higher logit than all others."""

@@ -3,7 +3,7 @@
 `load_tasks` tells them apart by what they hold. A file `NAME.jsonl` or `NAME.jsonl.gz` is the task NAME, a question a
 line: either as in Model-Written Evaluations (`question`, `answer_matching_behavior`, `answer_not_matching_behavior`),
 or `prompt` (or `messages`), `answers` and `target`. MMLU's folder or archive is read in `mmlu.py`; reading lines and
-wording their errors is in `records.py`.
+wording their errors is in `prompts/files.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from tuco_lens.errors import InputError
-from tuco_lens.records import json_object, prompt_of_record, string_field, text_lines
+from tuco_lens.prompts.files import json_object, prompt_of_record, string_field, text_lines
 from tuco_lens.sweep import mmlu
 from tuco_lens.sweep.names import group_of, select
 from tuco_lens.sweep.questions import Question, Task

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import Prompt, fit, make_prompt
+from tuco_lens.prompts.prompt import Prompt, fit, make_prompt
 from tuco_lens.steering.scaling import Method
 from tuco_lens.steering.scoring import answer_logits
 from tuco_lens.sweep.answers import answer_tokens, chosen_answer

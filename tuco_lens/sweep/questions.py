@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import check_prompt
+from tuco_lens.prompts.prompt import check_prompt
 
 
 @dataclass(frozen=True)

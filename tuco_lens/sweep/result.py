@@ -17,10 +17,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from tuco_lens.errors import InputError
+from tuco_lens.results.files import write_whole
 from tuco_lens.stats import holm, rate_interval
 from tuco_lens.sweep.answers import NONE
 from tuco_lens.sweep.cross_validation import GOALS, CrossValidation, Goal, cross_validate, delta_of
-from tuco_lens.sweep.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,7 +1,7 @@
 """Running a sweep: every task at every α, journalled, so that a run that was killed goes on where it stopped.
 
 A row is one task at one α. What a row is computed from does not depend on the rows before it, so a resumed run gives
-the result of one that was not stopped. The journal is that of `results.py`; what comes out is in `result.py`.
+the result of one that was not stopped. The journal is that of `results/rows.py`; what comes out is in `result.py`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 import torch
 
 from tuco_lens import __version__
+from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.measuring import with_progress
-from tuco_lens.results import Journal, partial_path
+from tuco_lens.results.files import check_out
+from tuco_lens.results.rows import Journal, partial_path
 from tuco_lens.steering.alpha import finite_alpha
 from tuco_lens.steering.scaling import Method, scaling_settings
 from tuco_lens.steering.weights import weights_digest
 from tuco_lens.sweep.cross_validation import check_folds
-from tuco_lens.sweep.files import check_out
 from tuco_lens.sweep.preparing import PreparedTask, choose_answers, prepare
 from tuco_lens.sweep.questions import Task, check_tasks
 from tuco_lens.sweep.result import SweepResult, SweepSettings, TaskResult

@@ -3,8 +3,8 @@
 `lockstep.py` runs the base model's block beside each block of the tuned model and reports the two. Here the reports
 are added up: `NormAccumulator` turns them into norms (what `ModelPair.measure` keeps), `ContributionCache` into
 vectors (what `ModelPair.run_with_cache` returns). Nothing is kept but the current stream and two sums, so memory does
-not grow with the number of layers. The quantities are defined in `metrics.py`; batching and prompts are in
-`measuring.py`.
+not grow with the number of layers. The quantities are defined in `metrics.py`; batches of prompts are in
+`batches.py`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tuco_lens.backends import run_blocks, run_embedding
-from tuco_lens.fast_path import fast_path
-from tuco_lens.lockstep import BlockStep, lockstep
-from tuco_lens.metrics import Norm, contribution_ratio, vector_norms
+from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.lockstep import BlockStep, lockstep
+from tuco_lens.engine.metrics import Norm, contribution_ratio, vector_norms
+from tuco_lens.models.backends import run_blocks, run_embedding
 
 
 class _Sums:
@@ -50,6 +50,22 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class NormMaps:
+    """Norms of one prompt, each a float32 tensor on the CPU, [n_layers, n_tokens]."""
+
+    ptc: Float[Tensor, "layer token"]
+    """‖PTC_l[t]‖: what the base block adds to the stream."""
+    ftc: Float[Tensor, "layer token"]
+    """‖FTC_l[t]‖: what fine-tuning adds on top."""
+    cumulative_ptc: Float[Tensor, "layer token"]
+    """‖P_{l+1}[t]‖ in row l: the sum of PTC over blocks 0 … l."""
+    cumulative_ftc: Float[Tensor, "layer token"]
+    """‖F_{l+1}[t]‖ in row l: the sum of FTC over blocks 0 … l."""
+    drift: Float[Tensor, "layer token"] | None = None
+    """OutputCo's ratio at every layer and token, from two independent runs; None unless asked for."""
+
+
+@dataclass(frozen=True)
 class BatchNorms:
     """Norms of one right-padded batch: all that TuCo needs, without the vectors."""
 
@@ -63,6 +79,20 @@ class BatchNorms:
     """‖F_{l+1}[t]‖ in row l."""
     drift: Float[Tensor, "layer batch pos"] | None = None
     """‖Δ_{l+1}[t]‖ / (‖x^PT_{l+1}[t]‖ + ‖Δ_{l+1}[t]‖), Δ = x^FT − x^PT of two independent runs; None if not asked."""
+
+    def of_prompt(self, row: int, n_tokens: int) -> NormMaps:
+        """The maps of one row of the batch without its padding, as copies: a view would keep the batch alive."""
+
+        def cut(values: Tensor) -> Tensor:
+            return values[:, row, :n_tokens].to(torch.float32, copy=True)
+
+        return NormMaps(
+            cut(self.ptc),
+            cut(self.ftc),
+            cut(self.cumulative_ptc),
+            cut(self.cumulative_ftc),
+            None if self.drift is None else cut(self.drift),
+        )
 
 
 class NormAccumulator:

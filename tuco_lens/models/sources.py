@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.files import inspect_directory
-from tuco_lens.loading.hub import inspect_repository, raise_translated, validate_hub_id
+from tuco_lens.models.files import inspect_directory
+from tuco_lens.models.hub import inspect_repository, raise_translated, validate_hub_id
 
 if TYPE_CHECKING:
     import torch

@@ -1,8 +1,8 @@
 """The engine: as each block of the tuned model runs, the base model's block runs on the same input.
 
 So every layer costs two block calls, and PTC and FTC of that layer are differences of what is at hand (DESIGN of the
-house: `docs/design.md`). `contributions.py` adds them up; `steering/ftc.py` puts a mixture of the two outputs back into
-the stream. Both use `BlockWatch`; `lockstep` is the one for measuring.
+house: `docs/design.md`). `contributions.py` adds them up; `steering/ftc.py` puts a mixture of the two outputs back
+into the stream. Both use `BlockWatch`; `lockstep` is the one for measuring.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tuco_lens.backends import blocks, stream_of
+from tuco_lens.models.backends import blocks, stream_of
 
 Stream = Float[Tensor, "batch pos d_model"]
 

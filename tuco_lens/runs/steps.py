@@ -1,7 +1,7 @@
 """The steps of an experiment, journalled, so that a run that was killed goes on where it stopped.
 
 A step is a function that returns JSON values. What it computes does not depend on the steps before it having been run
-or read back: fresh results take the same way through JSON as stored ones. The journal is that of `results.py`.
+or read back: fresh results take the same way through JSON as stored ones. The journal is that of `results/rows.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.measuring import with_progress
-from tuco_lens.results import Journal, partial_path
-from tuco_lens.sweep.files import check_out
+from tuco_lens.results.files import check_out
+from tuco_lens.results.rows import Journal, partial_path
 
 Step = Callable[[Callable[[], Any]], Any]
 """Runs a function, or returns what it returned in the run that is being resumed."""

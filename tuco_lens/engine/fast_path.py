@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from tuco_lens.backends import backend_of, blocks
+from tuco_lens.models.backends import backend_of, blocks
 
 _WRAPPERS = ("LinearBridge", "NormalizationBridge", "RMSNormalizationBridge", "MLPBridge", "GatedMLPBridge")
 """Wrappers that add nothing but hooks to the module within, as long as no weights are processed."""

@@ -17,8 +17,8 @@ from tuco_lens.errors import LoadError
 if TYPE_CHECKING:
     import torch
 
-    from tuco_lens.loading.adapter import Adapter
-    from tuco_lens.loading.sources import LoadOptions, Source
+    from tuco_lens.models.adapter import Adapter
+    from tuco_lens.models.sources import LoadOptions, Source
 
 __all__ = ["BACKENDS", "BackendNotice", "LoadedPair", "load_pair"]
 
@@ -134,10 +134,10 @@ def _planned(
     allow_pickle: bool,
 ) -> _Plan:
     """Read configs and the tokenizer, and refuse all that can be refused without weights."""
-    from tuco_lens.loading.adapter import open_adapter
-    from tuco_lens.loading.checks import require_same_structure
-    from tuco_lens.loading.sources import LoadOptions, choose_device, choose_dtype, read_config, resolve_source
-    from tuco_lens.loading.tokenizer import find_tokenizer
+    from tuco_lens.models.adapter import open_adapter
+    from tuco_lens.models.checks import require_same_structure
+    from tuco_lens.models.sources import LoadOptions, choose_device, choose_dtype, read_config, resolve_source
+    from tuco_lens.models.tokenizer import find_tokenizer
 
     options = LoadOptions(trust_remote_code, allow_pickle)
     base_source = resolve_source(base, "base", options)
@@ -195,13 +195,13 @@ def _has_adapter(plan: _Plan) -> bool:
 
 def _unsupported(backend: str, plan: _Plan) -> str | None:
     """Why a backend does not take this pair, or None if it does."""
-    module = importlib.import_module(f"tuco_lens.loading.{backend}")
+    module = importlib.import_module(f"tuco_lens.models.{backend}")
     return module.unsupported_reason(plan.base_config) or module.unsupported_reason(plan.tuned_config)
 
 
 def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
     """Load, check and convert one model after the other, so that never more than one is there twice."""
-    from tuco_lens.loading.checks import require_same_tensors, tensor_shapes
+    from tuco_lens.models.checks import require_same_tensors, tensor_shapes
 
     hf_base = _sound_model(plan.base, plan.base_config, plan)
     base_shapes, base_ends = tensor_shapes(hf_base)
@@ -215,7 +215,7 @@ def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
 
 
 def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
-    from tuco_lens.loading.adapter import JOINT_PROJECTIONS, attach_adapter, merge_adapter
+    from tuco_lens.models.adapter import JOINT_PROJECTIONS, attach_adapter, merge_adapter
 
     adapter = cast("Adapter", plan.tuned)
     hf_base = _sound_model(plan.base, plan.base_config, plan)
@@ -238,9 +238,9 @@ def _end_tokens(hf_model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
-    from tuco_lens.loading.checks import require_finite
-    from tuco_lens.loading.sources import load_model
-    from tuco_lens.loading.text_model import text_model
+    from tuco_lens.models.checks import require_finite
+    from tuco_lens.models.sources import load_model
+    from tuco_lens.models.text_model import text_model
 
     model = text_model(load_model(source, config, plan.options, plan.device, plan.dtype))
     require_finite(model.named_parameters(), source.what)
@@ -249,10 +249,10 @@ def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
 
 def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
     if backend == "hooked":
-        from tuco_lens.loading.hooked import to_hooked
+        from tuco_lens.models.hooked import to_hooked
 
         return to_hooked(hf_model, plan.tokenizer)
-    from tuco_lens.loading.bridge import to_bridge
+    from tuco_lens.models.bridge import to_bridge
 
     return to_bridge(hf_model, plan.tokenizer)
 

@@ -12,7 +12,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.text_model import own_tokenizer, prepends_bos, text_config, text_model
+from tuco_lens.models.text_model import own_tokenizer, prepends_bos, text_config, text_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

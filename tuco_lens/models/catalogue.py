@@ -1,7 +1,7 @@
 """Known base/tuned pairs: hub ids, sizes, licences, and which backend takes each.
 
 `tuco-lens pairs` prints this. The entries are data (`catalogue.json`, one line per pair); what can be computed from
-them is computed here. Nothing is downloaded and no model library is imported; loading is in `loading/`.
+them is computed here. Nothing is downloaded and no model library is imported; loading is in `models/`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from tuco_lens.errors import InputError
 
 if TYPE_CHECKING:
-    from tuco_lens.backends import BackendName
+    from tuco_lens.models.backends import BackendName
 
 CATALOGUE: Final = Path(__file__).with_name("catalogue.json")
 
@@ -25,10 +25,10 @@ HOOKED_MODEL_TYPES: Final = frozenset({
     "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3",
 })
 # fmt: on
-"""Model types that `loading/` can make HookedTransformers of; it refuses some settings of some of them."""
+"""Model types that `models/` can make HookedTransformers of; it refuses some settings of some of them."""
 
 BRIDGE_MODEL_TYPES: Final = HOOKED_MODEL_TYPES | {"smollm3"}
-"""Model types that `loading/` can make TransformerBridges of (TransformerLens has more)."""
+"""Model types that `models/` can make TransformerBridges of (TransformerLens has more)."""
 
 BYTES_PER_PARAMETER: Final[dict[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2}
 

@@ -3,7 +3,7 @@
 While `tuco-lens measure` runs, its rows are in `OUT.partial`: a line of JSON each, behind a first line that says which
 run they belong to. A killed run leaves that journal, and `--resume` goes on from it. `OUT` itself is written from the
 complete journal under another name and then renamed, so it is whole whenever it exists. Prompts are read in
-`records.py`.
+`prompts/files.py`.
 """
 
 from __future__ import annotations

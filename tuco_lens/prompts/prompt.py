@@ -1,9 +1,9 @@
 """Prompts: from text, chat messages or token ids to the tokens that both models read.
 
 A prompt is tokenised once, by the tuned model's transformers tokenizer itself, and never by TransformerLens (whose
-`prepend_bos` doubles the BOS that a chat template writes). Also here: cutting a prompt to the context, and the plan by
-which prompts are batched. Roles and display strings of tokens are in `token_spans.py`, prompt files in `records.py`.
-This module imports no torch, so that prompts can be checked before the models load.
+`prepend_bos` doubles the BOS that a chat template writes). Also here: cutting a prompt to the context. Roles and
+display strings of tokens are in `spans.py`, prompt files in `files.py`, batches in `engine/batches.py`. This module
+imports no torch, so that prompts can be checked before the models load.
 """
 
 from __future__ import annotations
@@ -11,14 +11,10 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tuco_lens.errors import InputError
-from tuco_lens.token_spans import Role, content_spans, display_tokens, roles_of_tokens
-
-if TYPE_CHECKING:
-    from jaxtyping import Int
-    from torch import Tensor
+from tuco_lens.prompts.spans import Role, content_spans, display_tokens, roles_of_tokens
 
 CHAT_ROLES = ("system", "user", "assistant")
 Truncate = Literal["left", "right"]
@@ -306,42 +302,3 @@ def _keep(prompt: Prompt, positions: Sequence[int]) -> Prompt:
         has_bos=prompt.has_bos and positions[0] == 0,
         n_dropped=prompt.n_dropped + prompt.n_tokens - len(positions),
     )
-
-
-def length_sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
-    """Indices of prompts, in batches of like lengths; every index is in exactly one batch.
-
-    The longest come first, so that a batch that does not fit into memory shows at once. Prompts of equal length keep
-    their order.
-
-    Args:
-        lengths: Tokens of each prompt, [n_prompts].
-        batch_size: Most prompts of a batch.
-        max_tokens: Most tokens of a padded batch (prompts × longest); a longer prompt is a batch of its own.
-    """
-    if batch_size < 1:
-        raise InputError("batch_size", f"it is {batch_size}", "give a whole number above 0")
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        batch = batches[-1] if batches else []
-        # The first prompt of a batch is its longest.
-        fits = 0 < len(batch) < batch_size
-        if fits and (max_tokens is None or lengths[batch[0]] * (len(batch) + 1) <= max_tokens):
-            batch.append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def right_pad(prompts: Sequence[Prompt], pad_id: int) -> Int[Tensor, "batch pos"]:
-    """The token ids of the prompts as one tensor, padded behind their ends.
-
-    Under causal attention the padding changes nothing before it, so no mask is needed (pad_id may be any token).
-    """
-    import torch
-
-    longest = max(prompt.n_tokens for prompt in prompts)
-    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)  # [batch, pos]
-    for row, prompt in enumerate(prompts):
-        ids[row, : prompt.n_tokens] = torch.tensor(prompt.token_ids)
-    return ids

@@ -1,6 +1,6 @@
 """Which part of a chat each token belongs to, and how each token reads when shown alone.
 
-`prompts.py` calls these two on every prompt; the figures use what they return. Everything here works on
+`prompts/prompt.py` calls these two on every prompt; the figures use what they return. Everything here works on
 strings and on the interface of a transformers tokenizer, and imports neither torch nor transformers.
 """
 

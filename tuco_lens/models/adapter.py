@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.checks import require_finite
-from tuco_lens.loading.files import require_whole_safetensors
-from tuco_lens.loading.hub import hub_listing, raise_translated, validate_hub_id
-from tuco_lens.loading.sources import LoadOptions, copy_sharing_weights, looks_like_path, quiet_libraries
+from tuco_lens.models.checks import require_finite
+from tuco_lens.models.files import require_whole_safetensors
+from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
+from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
     from torch import Tensor

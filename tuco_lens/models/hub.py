@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.files import require_safe_weights
+from tuco_lens.models.files import require_safe_weights
 
 __all__ = ["hub_listing", "inspect_repository", "raise_translated", "validate_hub_id"]
 

@@ -1,6 +1,6 @@
 """What a measurement returns: norms per layer and token, and TuCo and its kin read off them.
 
-`ModelPair.measure` (`pair.py`) makes these; the definitions are in `metrics.py`; figures in
+`ModelPair.measure` (`pair.py`) makes these; the definitions are in `engine/metrics.py`; figures in
 `plots/`, the HTML page in `report/`. A measurement holds no vectors: its size is
 layers × tokens, whatever the width of the model.
 """
@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens import metrics
+from tuco_lens.engine import metrics
+from tuco_lens.engine.contributions import NormMaps
+from tuco_lens.engine.metrics import Norm
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.metrics import Norm
-from tuco_lens.prompts import Prompt
+from tuco_lens.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,23 +36,7 @@ if TYPE_CHECKING:
     from tuco_lens.plots.tokens import ColoredTokens
 
 MapKind = Literal["cumulative", "local", "drift"]
-FORMAT = "tuco_lens.measurement.v1"
-
-
-@dataclass(frozen=True)
-class NormMaps:
-    """Norms of one prompt, each a float32 tensor on the CPU, [n_layers, n_tokens]."""
-
-    ptc: Float[Tensor, "layer token"]
-    """‖PTC_l[t]‖: what the base block adds to the stream."""
-    ftc: Float[Tensor, "layer token"]
-    """‖FTC_l[t]‖: what fine-tuning adds on top."""
-    cumulative_ptc: Float[Tensor, "layer token"]
-    """‖P_{l+1}[t]‖ in row l: the sum of PTC over blocks 0 … l."""
-    cumulative_ftc: Float[Tensor, "layer token"]
-    """‖F_{l+1}[t]‖ in row l: the sum of FTC over blocks 0 … l."""
-    drift: Float[Tensor, "layer token"] | None = None
-    """OutputCo's ratio at every layer and token, from two independent runs; None unless asked for."""
+FORMAT = "tuco_lens.results.measurement.v1"
 
 
 @dataclass(frozen=True)

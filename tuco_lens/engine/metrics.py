@@ -2,7 +2,7 @@
 
 Notation of the paper (ICML 2025, arXiv 2506.23423): P_l and F_l are the sums of the
 pre-training and fine-tuning components of all blocks before l. The engine
-(`contributions.py`) produces their norms per layer and token; everything else follows here.
+(`engine/contributions.py`) produces their norms per layer and token; everything else follows here.
 """
 
 from __future__ import annotations

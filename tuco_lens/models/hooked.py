@@ -17,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.hooked_config import FAMILIES, hooked_settings, unexpressible
-from tuco_lens.loading.text_model import own_tokenizer, prepends_bos, text_config, text_model
+from tuco_lens.models.hooked_config import FAMILIES, hooked_settings, unexpressible
+from tuco_lens.models.text_model import own_tokenizer, prepends_bos, text_config, text_model
 
 if TYPE_CHECKING:
     from transformer_lens import HookedTransformer

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from tuco_lens.errors import OutputError
-from tuco_lens.results import check_writable, partial_path
+from tuco_lens.results.rows import check_writable, partial_path
 
 
 def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:

@@ -25,10 +25,10 @@ from tuco_lens.steering.weights import own_module, plain_name
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from tuco_lens.measurement import Measurement
-    from tuco_lens.metrics import Norm
+    from tuco_lens.engine.metrics import Norm
     from tuco_lens.pair import ModelPair
     from tuco_lens.plots.template import Theme
+    from tuco_lens.results.measurement import Measurement
 
 REST: Final = "biases, norms"
 """Column of what is no matrix: biases and gains of the norms, pooled."""

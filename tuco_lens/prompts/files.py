@@ -2,7 +2,7 @@
 
 A file is .txt (a prompt a line), .jsonl (objects with `prompt` or `messages`) or .csv (a column `prompt`), in UTF-8.
 Nothing here loads a model or holds more than one prompt, so a file of any length is checked before the models load.
-What a prompt may be is in `prompts.py`; where the results go is in `results.py`.
+What a prompt may be is in `prompts/prompt.py`; where the results go is in `results/rows.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from tuco_lens.errors import InputError
-from tuco_lens.prompts import check_prompt
+from tuco_lens.prompts.prompt import check_prompt
 
 FilePrompt = str | list[Any]
 """A text, or a list of chat messages."""

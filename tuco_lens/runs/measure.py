@@ -16,13 +16,13 @@ from tuco_lens.cli.options import PairChoice
 from tuco_lens.cli.summary import Summary
 from tuco_lens.cli.terminal import Interrupted, complain, say
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.numerics import NOISE_FLOORS
-from tuco_lens.records import PromptSource, Scan
-from tuco_lens.results import Journal, check_output, check_resumable, check_writable, columns, partial_path
+from tuco_lens.models.numerics import NOISE_FLOORS
+from tuco_lens.prompts.files import PromptSource, Scan
+from tuco_lens.results.rows import Journal, check_output, check_resumable, check_writable, columns, partial_path
 
 if TYPE_CHECKING:
-    from tuco_lens.measurement import PromptMeasurement
     from tuco_lens.pair import ModelPair
+    from tuco_lens.results.measurement import PromptMeasurement
 
 HTML_PROMPTS = 500
 """Most prompts of a report: each brings its maps, and a page of more is no use to a browser."""
@@ -139,7 +139,7 @@ def _measure_rows(
     pair: ModelPair, request: MeasureRequest, scan: Scan, journal: Journal
 ) -> dict[int, PromptMeasurement]:
     """Measures the prompts that the journal has no row of; returns those that a report shows, by index."""
-    from tuco_lens.measuring import with_progress
+    from tuco_lens.engine.progress import with_progress
 
     start = journal.n_rows
     remaining = islice(request.prompts, start, None)
@@ -169,7 +169,7 @@ def _left_behind(journal: Journal, n_prompts: int) -> str:
 
 def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
     """The row of one prompt in a result file."""
-    from tuco_lens.measurement import result_row as measured
+    from tuco_lens.results.measurement import result_row as measured
 
     return {**measured(index, item), "truncated": item.prompt.n_dropped > 0}
 
@@ -177,8 +177,8 @@ def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
 def _write_html(
     pair: ModelPair, request: MeasureRequest, kept: Mapping[int, PromptMeasurement], n_prompts: int
 ) -> None:
-    from tuco_lens.measurement import Measurement
     from tuco_lens.report import write_report
+    from tuco_lens.results.measurement import Measurement
 
     assert request.html is not None
     n_shown = min(n_prompts, HTML_PROMPTS)

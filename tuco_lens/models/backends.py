@@ -2,7 +2,7 @@
 
 `HookedTransformer` and `TransformerBridge` share blocks and hook names; they differ in what a
 forward pass is called with. Everything that differs is here, so that the engine
-(`contributions.py`) has one code for both.
+(`engine/contributions.py`) has one code for both.
 """
 
 from __future__ import annotations

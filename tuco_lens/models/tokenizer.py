@@ -1,6 +1,6 @@
 """The tokenizer of a pair: the one that is asked for, or the first that comes with one of the models.
 
-Tokenising prompts with it is in `tuco_lens/prompts.py`. The models themselves are read in `sources.py`.
+Tokenising prompts with it is in `tuco_lens/prompts/prompt.py`. The models themselves are read in `sources.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
-from tuco_lens.loading.hub import hub_listing, raise_translated, validate_hub_id
-from tuco_lens.loading.sources import LoadOptions, Source, looks_like_path, quiet_libraries
+from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
+from tuco_lens.models.sources import LoadOptions, Source, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
-    from tuco_lens.loading.adapter import Adapter
+    from tuco_lens.models.adapter import Adapter
 
 __all__ = ["find_tokenizer"]
 

@@ -1,0 +1,1 @@
+"""What fine-tuning changed, and where: of the weights (`overview.py`)."""

@@ -1,0 +1,131 @@
+"""From prompts to norms: chunks, batches of like length, padding, and what to do when memory runs out.
+
+`measured_maps` takes any number of prompts and holds one chunk of them at a time. Within a chunk, prompts of like
+length share a batch; results come back in input order. A batch goes through `contributions.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tuco_lens.engine.contributions import BatchNorms, NormMaps, batch_norms
+from tuco_lens.engine.metrics import NORM_ORDERS, Norm
+from tuco_lens.errors import InputError
+from tuco_lens.models.backends import device_of
+from tuco_lens.prompts.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How prompts are measured; the same for every prompt of a run."""
+
+    norm: Norm = "l1"
+    """"l1" (the paper's) or "l2"."""
+    drift: bool = False
+    """Also run the base model on its own stream, for the drift map and OutputCo."""
+    batch_size: int = 8
+    """Prompts per batch, at most."""
+    chunk_size: int = 256
+    """Prompts held at a time; they are sorted by length within."""
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORM_ORDERS:
+            raise InputError(f"no norm {self.norm!r}", f"there are {', '.join(NORM_ORDERS)}", "name one of them")
+        for name in ("batch_size", "chunk_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", "it must be at least 1", "give a positive number")
+
+
+def measured_maps(
+    base: Any, tuned: Any, prompts: Iterable[Prompt], options: MeasureOptions, *, pad_id: int
+) -> Iterator[tuple[Prompt, NormMaps]]:
+    """Measure prompts in input order, holding no more than a chunk of them; each comes back with its norms.
+
+    Args:
+        base: the base model.
+        tuned: the tuned model.
+        prompts: tokenised, and no longer than the context.
+        options: how.
+        pad_id: any token's id, for what stands behind shorter prompts of a batch.
+    """
+    rest = iter(prompts)
+    batch_size = options.batch_size
+    while chunk := list(islice(rest, options.chunk_size)):
+        results: dict[int, NormMaps] = {}
+        queue = length_sorted_batches([prompt.n_tokens for prompt in chunk], batch_size)
+        while queue:
+            batch = queue.pop(0)
+            try:
+                ids = right_pad([chunk[i] for i in batch], pad_id).to(device_of(tuned))
+                norms: BatchNorms = batch_norms(base, tuned, ids, norm=options.norm, drift=options.drift)
+            except torch.OutOfMemoryError as error:
+                batch_size = _halved(len(batch), chunk[batch[0]].n_tokens, error)
+            else:
+                results |= {i: norms.of_prompt(row, chunk[i].n_tokens) for row, i in enumerate(batch)}
+                continue
+            _free_memory()  # only here, since the error held on to the frames and so to the tensors of the failed pass
+            queue = [half for whole in (batch, *queue) for half in _split(whole, batch_size)]
+        yield from ((prompt, results[i]) for i, prompt in enumerate(chunk))
+
+
+def _halved(size: int, n_tokens: int, error: Exception) -> int:
+    if size == 1:
+        raise InputError(
+            "out of memory with a single prompt",
+            f"it has about {n_tokens} tokens",
+            "truncate it, load the pair with dtype='bfloat16', or use a device with more memory",
+        ) from error
+    return (size + 1) // 2
+
+
+def _split(batch: list[int], size: int) -> list[list[int]]:
+    return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+
+def _free_memory() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def length_sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
+    """Indices of prompts, in batches of like lengths; every index is in exactly one batch.
+
+    The longest come first, so that a batch that does not fit into memory shows at once. Prompts of equal length keep
+    their order.
+
+    Args:
+        lengths: Tokens of each prompt, [n_prompts].
+        batch_size: Most prompts of a batch.
+        max_tokens: Most tokens of a padded batch (prompts × longest); a longer prompt is a batch of its own.
+    """
+    if batch_size < 1:
+        raise InputError("batch_size", f"it is {batch_size}", "give a whole number above 0")
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        batch = batches[-1] if batches else []
+        # The first prompt of a batch is its longest.
+        fits = 0 < len(batch) < batch_size
+        if fits and (max_tokens is None or lengths[batch[0]] * (len(batch) + 1) <= max_tokens):
+            batch.append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def right_pad(prompts: Sequence[Prompt], pad_id: int) -> Int[Tensor, "batch pos"]:
+    """The token ids of the prompts as one tensor, padded behind their ends.
+
+    Under causal attention the padding changes nothing before it, so no mask is needed (pad_id may be any token).
+    """
+    longest = max(prompt.n_tokens for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)  # [batch, pos]
+    for row, prompt in enumerate(prompts):
+        ids[row, : prompt.n_tokens] = torch.tensor(prompt.token_ids)
+    return ids

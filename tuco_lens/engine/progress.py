@@ -1,0 +1,27 @@
+"""A progress bar on stderr, where somebody looks at one: in terminals and notebooks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def with_progress(
+    items: Iterable[Item], *, total: int | None, show: bool, unit: str = "prompt", name: str = "TuCo"
+) -> Iterator[Item]:
+    """Pass items on behind a progress bar with units/s, on stderr; silent when not a terminal or notebook."""
+    if not (show and (sys.stderr.isatty() or _in_notebook())):
+        yield from items
+        return
+    from tqdm.auto import tqdm
+
+    yield from tqdm(items, total=total, unit=unit, desc=name)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
