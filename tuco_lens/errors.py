@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["InputError", "LoadError", "OutputError", "PairMismatchError", "TucoLensError"]
+__all__ = ["InputError", "Interrupted", "LoadError", "OutputError", "PairMismatchError", "TucoLensError"]
 
 # str.isprintable() is False for control characters, for every line and paragraph separator, for surrogates and for
 # the invisible format characters that reorder text, so whatever it refuses is escaped. The backslash itself is kept:
@@ -59,6 +59,10 @@ class InputError(TucoLensError):
 
 class OutputError(TucoLensError):
     """A result cannot be written, or a saved one cannot be read or resumed."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what is left behind as its message."""
 
 
 def _one_line(text: str) -> str:

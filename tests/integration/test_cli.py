@@ -312,7 +312,7 @@ def test_resuming_refuses_what_would_change_the_rows(
 
 
 def test_resuming_refuses_a_checkpoint_whose_weights_changed(tmp_path: Path) -> None:
-    from tuco_lens.cli.options import checkpoint_identity
+    from tuco_lens.runs.pair_choice import checkpoint_identity
 
     folder = tmp_path / "model"
     folder.mkdir()
@@ -476,8 +476,8 @@ def test_pairs_lists_the_catalogue_as_a_table_and_as_json(capsys: pytest.Capture
 
 
 def test_a_name_of_the_catalogue_is_a_pair() -> None:
-    from tuco_lens.cli.options import choose_pair
     from tuco_lens.models.catalogue import load_catalogue
+    from tuco_lens.runs.pair_choice import choose_pair
 
     for known in load_catalogue():
         choice = choose_pair(known.name, None, None, None)

@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_a_journal_and_resume_goes_on_to_the_same_files(
     assert [file.name for file in out.iterdir()] == ["sweep.json.partial"]
     assert re.search("interrupted: the rows so far are in .*; add --resume to go on", capsys.readouterr().err)
     assert command("--data", data, "--out", out) == 2
-    assert "holds an unfinished sweep; give --resume" in capsys.readouterr().err
+    assert "holds an unfinished run; give --resume" in capsys.readouterr().err
     assert command("--data", data, "--out", out, "--method", "logits", "--resume") == 2
     assert "method was 'ftc' and is 'logits'" in capsys.readouterr().err
     assert command("--data", data, "--out", out, "--resume") == 0

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from tuco_lens.errors import InputError, OutputError, TucoLensError
 from tuco_lens.prompts.files import PromptSource, read_prompts
-from tuco_lens.results.rows import Journal, check_output, check_resumable, columns, dump_row, partial_path
+from tuco_lens.results.files import partial_path
+from tuco_lens.results.journal import Journal, check_resumable
+from tuco_lens.results.rows import check_output, columns, dump_row
 
 texts = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30)
 one_line_texts = texts.filter(lambda text: "\n" not in text and not text.endswith("\r"))

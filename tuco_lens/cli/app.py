@@ -21,8 +21,8 @@ from tuco_lens.cli.generate import generate
 from tuco_lens.cli.measure import measure
 from tuco_lens.cli.pairs import pairs
 from tuco_lens.cli.sweep import sweep
-from tuco_lens.cli.terminal import PROGRAM, Interrupted, complain, set_up_streams
-from tuco_lens.errors import TucoLensError
+from tuco_lens.cli.terminal import PROGRAM, complain, set_up_streams
+from tuco_lens.errors import Interrupted, TucoLensError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 

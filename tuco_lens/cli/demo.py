@@ -9,11 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from tuco_lens.cli.options import DEMO, PairChoice, ProgressOption
+from tuco_lens.cli.options import ProgressOption
 from tuco_lens.cli.terminal import plain, say, show_table
 from tuco_lens.errors import OutputError
-from tuco_lens.results.rows import Journal, check_writable, columns, partial_path
-from tuco_lens.runs.measure import result_row
+from tuco_lens.results.files import check_writable, partial_path
+from tuco_lens.results.journal import Journal
+from tuco_lens.results.rows import columns
+from tuco_lens.runs.measure import file_row
+from tuco_lens.runs.pair_choice import DEMO, PairChoice
 
 PROMPTS = Path(__file__).resolve().parent.parent / DEMO / "prompts.jsonl"
 PROMPT_WIDTH = 52
@@ -37,7 +40,7 @@ def demo(
     pair = PairChoice(DEMO, None, None).load()
     measurement = pair.measure([record.get("prompt") or record["messages"] for record in records], progress=progress)
     rows = [
-        {**result_row(index, item), "group": record["group"]}
+        {**file_row(index, item), "group": record["group"]}
         for index, (item, record) in enumerate(zip(measurement, records, strict=True))
     ]
     with Journal.open(partial_path(results), {}, resume=False) as journal:

@@ -13,24 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tuco_lens.cli.folders import check_folder, folder_for
-from tuco_lens.cli.options import (
-    AdapterOption,
-    BackendOption,
-    BaseOption,
-    BatchOption,
-    DeviceOption,
-    DTypeOption,
-    PairOption,
-    PickleOption,
-    ProgressOption,
-    SystemOption,
-    TrustOption,
-    TunedOption,
-    choose_pair,
-    with_loading,
-)
-from tuco_lens.cli.terminal import Interrupted, complain, say
-from tuco_lens.errors import InputError
+from tuco_lens.cli.options import BatchOption, OverwriteOption, ProgressOption, ResumeOption, SystemOption, takes_pair
+from tuco_lens.cli.terminal import complain, say
+from tuco_lens.errors import InputError, Interrupted
+from tuco_lens.runs.pair_choice import PairChoice
 
 if TYPE_CHECKING:
     from tuco_lens.experiments.registry import Options, Result
@@ -54,12 +40,11 @@ PROMPTS_PER_ATTACK: Final = 10
 ATTACKS_DEFAULT: Final = f"11; with --limit, one for {PROMPTS_PER_ATTACK} prompts"
 
 
+@takes_pair(backend="bridge")  # takes about two thirds of the time: attention is fused
 def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"{', '.join(NAMES)}, or {ALL}.")],
-    pair: PairOption = None,
-    base: BaseOption = None,
-    tuned: TunedOption = None,
-    adapter: AdapterOption = None,
+    *,
+    choice: PairChoice,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -84,13 +69,8 @@ def experiment(
     ] = None,
     system: SystemOption = None,
     batch_size: BatchOption = 8,
-    backend: BackendOption = "bridge",  # takes about two thirds of the time: attention is fused
-    dtype: DTypeOption = None,
-    device: DeviceOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output that is there.")] = False,
-    trust_remote_code: TrustOption = False,
-    allow_pickle: PickleOption = False,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     progress: ProgressOption = True,
 ) -> None:
     """Run one of the paper's experiments, or all of them, with intervals, baselines and null controls.
@@ -98,14 +78,6 @@ def experiment(
     Writes NAME.json and NAME.csv for each, and NAME.html, or all.html, with every table and figure.
     """
     _check_name(name)
-    choice = with_loading(
-        choose_pair(pair, base, tuned, adapter),
-        backend=backend,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
     if out is None:
         raise InputError("no output", "--out is not given", "name a folder")
     _check_outputs(out, name, resume=resume, overwrite=overwrite)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tuco_lens.errors import OutputError
-from tuco_lens.results.rows import check_writable
+from tuco_lens.results.files import check_writable
 
 
 def check_folder(out: Path) -> bool:

@@ -12,26 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from tuco_lens.cli.alphas import parse_alpha
-from tuco_lens.cli.options import (
-    AdapterOption,
-    BackendOption,
-    BaseOption,
-    ChatOption,
-    DeviceOption,
-    DTypeOption,
-    PairChoice,
-    PairOption,
-    PickleOption,
-    SystemOption,
-    TrustOption,
-    TunedOption,
-    choose_pair,
-    with_loading,
-)
-from tuco_lens.cli.terminal import Interrupted, complain, plain, say
-from tuco_lens.errors import InputError, OutputError
+from tuco_lens.cli.options import ChatOption, OverwriteOption, SystemOption, takes_pair
+from tuco_lens.cli.terminal import complain, plain, say
+from tuco_lens.errors import InputError, Interrupted, OutputError
 from tuco_lens.prompts.prompt import check_prompt
-from tuco_lens.results.rows import Journal, check_writable, partial_path
+from tuco_lens.results.files import check_writable, partial_path
+from tuco_lens.results.journal import Journal
+from tuco_lens.runs.pair_choice import PairChoice
 
 if TYPE_CHECKING:
     from tuco_lens.cli.token_view import TokenView
@@ -91,11 +78,10 @@ class GenerateRequest:
     """Result file."""
 
 
+@takes_pair()
 def generate(
-    pair: PairOption = None,
-    base: BaseOption = None,
-    tuned: TunedOption = None,
-    adapter: AdapterOption = None,
+    *,
+    choice: PairChoice,
     prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What to continue.")] = None,
     chat: ChatOption = False,
     system: SystemOption = None,
@@ -135,25 +121,12 @@ def generate(
         typer.Option("--show-tuco", help="TuCo of every token: by colour, or in brackets where there is no colour."),
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also a row per alpha: .jsonl.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output that is there.")] = False,
-    backend: BackendOption = "auto",
-    dtype: DTypeOption = None,
-    device: DeviceOption = None,
-    trust_remote_code: TrustOption = False,
-    allow_pickle: PickleOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Continue a prompt with the tuned model while its fine-tuning component is scaled.
 
     One alpha is written as it comes; several are shown side by side when all are done.
     """
-    choice = with_loading(
-        choose_pair(pair, base, tuned, adapter),
-        backend=backend,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
     if prompt is None:
         raise InputError("no prompt", "--prompt is not given", "give a text")
     request = GenerateRequest(

@@ -1,4 +1,4 @@
-"""`tuco-lens measure`: its options. What it does with them is in `runs/measure.py`."""
+"""`tuco-lens measure`: its options, and what it says. The run itself is in `runs/measure.py`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,26 @@ from typing import Annotated, Literal
 import typer
 
 from tuco_lens.cli.options import (
-    AdapterOption,
-    BackendOption,
-    BaseOption,
     BatchOption,
     ChatOption,
-    DeviceOption,
-    DTypeOption,
-    PairOption,
-    PickleOption,
+    OverwriteOption,
     ProgressOption,
+    ResumeOption,
     SystemOption,
-    TrustOption,
-    TunedOption,
-    choose_pair,
-    with_loading,
+    takes_pair,
 )
+from tuco_lens.cli.summary import show_summary
+from tuco_lens.cli.terminal import complain, say
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.files import PromptSource
-from tuco_lens.runs.measure import MeasureRequest, run_measure
+from tuco_lens.runs.measure import HTML_PROMPTS, MeasureJob, run_measure
+from tuco_lens.runs.pair_choice import PairChoice
 
 
+@takes_pair()
 def measure(
-    pair: PairOption = None,
-    base: BaseOption = None,
-    tuned: TunedOption = None,
-    adapter: AdapterOption = None,
+    *,
+    choice: PairChoice,
     prompts: Annotated[
         list[Path] | None,
         typer.Option(
@@ -50,7 +44,8 @@ def measure(
         Path | None, typer.Option("--out", metavar="FILE", help="A row per prompt: .jsonl, .csv or .parquet.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Also write a report of the first 500 prompts.")
+        Path | None,
+        typer.Option("--html", metavar="FILE", help=f"Also write a report of the first {HTML_PROMPTS} prompts."),
     ] = None,
     chat: ChatOption = False,
     system: SystemOption = None,
@@ -63,33 +58,20 @@ def measure(
         bool, typer.Option("--drift", help="Also OutputCo, of two independent runs: a third pass.")
     ] = False,
     batch_size: BatchOption = 8,
-    backend: BackendOption = "auto",
-    dtype: DTypeOption = None,
-    device: DeviceOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output that is there.")] = False,
-    trust_remote_code: TrustOption = False,
-    allow_pickle: PickleOption = False,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     progress: ProgressOption = True,
 ) -> None:
     """Measure TuCo of every prompt on a pair, and write a row for each.
 
     Rows are in the order of the prompts: those of the files first, then each --prompt.
     """
-    choice = with_loading(
-        choose_pair(pair, base, tuned, adapter),
-        backend=backend,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
     if not prompts and not prompt:
         raise InputError("no prompts", "neither --prompts nor --prompt is given", "give a file, or a text")
     if out is None:
         raise InputError("no output", "--out is not given", "name a .jsonl, .csv or .parquet file")
-    run_measure(
-        MeasureRequest(
+    done = run_measure(
+        MeasureJob(
             pair=choice,
             prompts=PromptSource(tuple(prompts or ()), tuple(prompt or ())),
             out=out,
@@ -105,3 +87,11 @@ def measure(
             progress=progress,
         )
     )
+    say(f"base {done.settings.base}, tuned {done.settings.tuned} ({done.settings.backend}, {done.settings.dtype})")
+    show_summary(done.summary, done.settings.dtype)
+    say(f"wrote {out}")
+    if html is not None:
+        if done.n_reported < done.summary.n_prompts:
+            shown = f"the first {done.n_reported} of {done.summary.n_prompts} prompts"
+            complain("note", f"{html} shows {shown}; {out} has all")
+        say(f"wrote {html}")

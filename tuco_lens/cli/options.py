@@ -1,28 +1,19 @@
 """Options that several commands share, with their help texts; and the pair that they name.
 
-A command takes `PairChoice` from its options, and imports the models' libraries only when it calls `load`.
+A command that `takes_pair` is handed a `PairChoice` (`runs/pair_choice.py`) in place of the nine options which say what
+the pair is and how it is loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
-import warnings
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 
-from tuco_lens.errors import InputError
-
-if TYPE_CHECKING:
-    from tuco_lens.pair import ModelPair
-
-DEMO = "demo"
-SAMPLE_BYTES = 1 << 16
-
-Backend = Literal["auto", "hooked", "bridge"]
-DType = Literal["float32", "bfloat16", "float16", "float64"]
+from tuco_lens.runs.pair_choice import Backend, DType, choose_pair, with_loading
 
 CHECKPOINT = "hub id, local directory or .gguf file"
 PairOption = Annotated[
@@ -49,137 +40,50 @@ ChatOption = Annotated[bool, typer.Option("--chat", help="Put texts into the cha
 SystemOption = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System prompt of every chat.")]
 ProgressOption = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress, on a terminal.")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Prompts per batch, at most.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace output that is there.")]
+
+_NAMING: Final[dict[str, Any]] = {
+    "pair": PairOption,
+    "base": BaseOption,
+    "tuned": TunedOption,
+    "adapter": AdapterOption,
+}
+_LOADING: Final[dict[str, tuple[Any, Any]]] = {
+    "backend": (BackendOption, "auto"),
+    "dtype": (DTypeOption, None),
+    "device": (DeviceOption, None),
+    "trust_remote_code": (TrustOption, False),
+    "allow_pickle": (PickleOption, False),
+}
 
 
-@dataclass(frozen=True)
-class PairChoice:
-    """The pair that the options name, not loaded yet."""
+def takes_pair(*, backend: Backend = "auto") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of a pair; its own parameter `choice` gets the `PairChoice` that they make.
 
-    base: str
-    """Base model, or "demo"."""
-    tuned: str | None
-    """Tuned model; None with an adapter and for the demo pair."""
-    adapter: str | None
-    """PEFT adapter."""
-    backend: Backend = "auto"
-    """As for `ModelPair.from_pretrained`, like all that follow."""
-    dtype: DType | None = None
-    """dtype of the weights."""
-    device: str | None = None
-    """Where the weights go."""
-    trust_remote_code: bool = False
-    """Whether a checkpoint's own code may run."""
-    allow_pickle: bool = False
-    """Whether pickled weights may be read."""
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether it is the embedded pair."""
-        return self.base == DEMO and self.tuned is None and self.adapter is None
-
-    def load(self) -> ModelPair:
-        """Loads the pair; imports torch.
-
-        Raises:
-            LoadError: as `ModelPair.from_pretrained`.
-        """
-        # What fails is said in one line; what loads may add how it was loaded.
-        with warnings.catch_warnings(record=True) as caught:
-            pair = self._loaded()
-        for warning in caught:
-            warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
-        return pair
-
-    def _loaded(self) -> ModelPair:
-        from tuco_lens.pair import ModelPair
-
-        if self.is_demo:
-            return ModelPair.demo(backend=self.backend)
-        return ModelPair.from_pretrained(
-            self.base,
-            self.tuned,
-            adapter=self.adapter,
-            backend=self.backend,
-            device=self.device,
-            dtype=self.dtype,
-            trust_remote_code=self.trust_remote_code,
-            allow_pickle=self.allow_pickle,
-        )
-
-    def identity(self) -> dict[str, Any]:
-        """Which weights these are, as far as that shows before they are loaded: see `checkpoint_identity`."""
-        if self.is_demo:
-            folder = Path(__file__).resolve().parent.parent / DEMO
-            base, tuned = str(folder / "base"), str(folder / "tuned")
-        else:
-            base, tuned = self.base, self.tuned
-        names = {"base": base, "tuned": tuned, "adapter": self.adapter}
-        return {kind: None if name is None else checkpoint_identity(name) for kind, name in names.items()}
-
-
-def choose_pair(pair: str | None, base: str | None, tuned: str | None, adapter: str | None) -> PairChoice:
-    """The pair that `--pair`, or `--base` with `--tuned` or `--adapter`, names.
-
-    Raises:
-        InputError: if none or several are named, or `--pair` is not known.
+    Args:
+        backend: the command's default.
     """
-    if pair is not None:
-        if base is not None or tuned is not None or adapter is not None:
-            why = "--pair names both models already"
-            raise InputError("--pair", why, "leave out --base, --tuned and --adapter, or --pair")
-        return _known_pair(pair)
-    if base is None:
-        raise InputError("no pair", "neither --base nor --pair is given", "give --base and --tuned, or --pair demo")
-    if (tuned is None) == (adapter is None):
-        why = "neither --tuned nor --adapter is given" if tuned is None else "both --tuned and --adapter are given"
-        raise InputError("no pair" if tuned is None else "two pairs", why, "give one of them with --base")
-    return PairChoice(base, tuned, adapter)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())
+        place = [parameter.name for parameter in own].index("choice")
+        naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
+        loading = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
+        loading[0] = loading[0].replace(default=backend)
+
+        @functools.wraps(command)
+        def run(**options: Any) -> None:
+            named = choose_pair(*(options.pop(name) for name in _NAMING))
+            choice = with_loading(named, **{name: options.pop(name) for name in _LOADING})
+            command(choice=choice, **options)
+
+        signature = inspect.Signature([*own[:place], *naming, *own[place + 1 :], *loading], return_annotation=None)
+        run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - what typer reads
+        return run
+
+    return decorate
 
 
-def with_loading(choice: PairChoice, **options: Any) -> PairChoice:
-    """The pair with the options for loading it, which are fields of `PairChoice`.
-
-    Raises:
-        InputError: if the embedded pair is asked for another dtype or device than it has.
-    """
-    chosen = replace(choice, **options)
-    if chosen.is_demo and (chosen.dtype not in (None, "float32") or chosen.device not in (None, "cpu")):
-        raise InputError("--pair demo", "it runs in float32 on the CPU", "leave out --dtype and --device")
-    return chosen
-
-
-def _known_pair(name: str) -> PairChoice:
-    if name == DEMO:
-        return PairChoice(DEMO, None, None)
-    from tuco_lens.models.catalogue import load_catalogue
-
-    for known in load_catalogue():
-        if known.name == name:
-            return PairChoice(known.base, known.tuned, known.adapter)
-    raise InputError(f"--pair {name}", "no pair has that name", "give demo, or a name that `tuco-lens pairs` lists")
-
-
-def checkpoint_identity(name: str) -> str:
-    """What tells one checkpoint from another: a digest for local files, the name for the hub.
-
-    The digest covers names, sizes, and both ends of each file, not all gigabytes: training moves every weight.
-    """
-    path = Path(name)
-    if path.is_file():
-        files = [path]
-    elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
-    else:
-        return name
-    digest = hashlib.sha256()
-    try:
-        for file in files:
-            size = file.stat().st_size
-            digest.update(f"{file.name if len(files) > 1 else ''} {size}\n".encode("utf-8", "surrogateescape"))
-            with file.open("rb") as content:
-                digest.update(content.read(SAMPLE_BYTES))
-                content.seek(max(0, size - SAMPLE_BYTES))
-                digest.update(content.read(SAMPLE_BYTES))
-    except OSError as error:
-        raise InputError(f"{name}", error.strerror or str(error), "give a checkpoint that can be read") from error
-    return f"sha256:{digest.hexdigest()}"
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

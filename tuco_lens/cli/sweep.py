@@ -13,26 +13,18 @@ import typer
 
 from tuco_lens.cli.folders import check_folder, folder_for
 from tuco_lens.cli.options import (
-    AdapterOption,
-    BackendOption,
-    BaseOption,
     BatchOption,
     ChatOption,
-    DeviceOption,
-    DTypeOption,
-    PairChoice,
-    PairOption,
-    PickleOption,
+    OverwriteOption,
     ProgressOption,
+    ResumeOption,
     SystemOption,
-    TrustOption,
-    TunedOption,
-    choose_pair,
-    with_loading,
+    takes_pair,
 )
-from tuco_lens.cli.terminal import Interrupted, say, show_table
-from tuco_lens.errors import InputError
-from tuco_lens.results.rows import partial_path
+from tuco_lens.cli.terminal import say, show_table
+from tuco_lens.errors import InputError, Interrupted
+from tuco_lens.results.files import partial_path
+from tuco_lens.runs.pair_choice import PairChoice
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,11 +64,10 @@ class SweepRequest:
     """Arguments of `tuco_lens.sweep.sweep`."""
 
 
+@takes_pair()
 def sweep(
-    pair: PairOption = None,
-    base: BaseOption = None,
-    tuned: TunedOption = None,
-    adapter: AdapterOption = None,
+    *,
+    choice: PairChoice,
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -110,27 +101,14 @@ def sweep(
     chat: ChatOption = False,
     system: SystemOption = None,
     batch_size: BatchOption = 8,
-    backend: BackendOption = "auto",
-    dtype: DTypeOption = None,
-    device: DeviceOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a sweep that was stopped.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output that is there.")] = False,
-    trust_remote_code: TrustOption = False,
-    allow_pickle: PickleOption = False,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
     progress: ProgressOption = True,
 ) -> None:
     """Scale the fine-tuning component over several α, and say how the answers to questions change.
 
     Writes accuracy.csv, delta.csv, accuracy.html, delta.html and sweep.json.
     """
-    choice = with_loading(
-        choose_pair(pair, base, tuned, adapter),
-        backend=backend,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
-    )
     if out is None:
         raise InputError("no output", "--out is not given", "name a folder")
     options: dict[str, Any] = {"method": method, "limit": limit, "folds": folds, "seed": seed}

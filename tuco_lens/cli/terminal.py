@@ -14,10 +14,6 @@ from pathlib import Path
 PROGRAM = "tuco-lens"
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what is left behind as its message."""
-
-
 def plain(text: str, width: int | None = None) -> str:
     """One line of harmless text: white space runs become a space, and whatever is not printable its escape.
 

@@ -15,17 +15,17 @@ import importlib.util
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tuco_lens.errors import InputError, LoadError, OutputError
+from tuco_lens.errors import InputError, LoadError
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.statistic import window
 from tuco_lens.plots.token_strip import TokenStrip
+from tuco_lens.results.files import write_whole
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -146,16 +146,7 @@ class ColoredTokens:
         Raises:
             OutputError: if the file cannot be written. Nothing half-written is left.
         """
-        path, page = Path(path), self.page()
-        try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tuco_lens-") as folder:
-                part = Path(folder) / "page.html"
-                part.write_text(page, encoding="utf-8", newline="\n")
-                part.replace(path)
-        except OSError as error:
-            remedy = "choose a file in a folder that you can write to"
-            raise OutputError(f"cannot write {path}", error.strerror or str(error), remedy) from error
-        return path
+        return write_whole(Path(path), self.page())
 
     def _repr_html_(self) -> str:
         return self.html(script=_CARRIER.is_due())

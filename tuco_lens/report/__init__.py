@@ -12,18 +12,17 @@ import functools
 import hashlib
 import html
 import json
-import tempfile
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Final
 
 from plotly.offline import get_plotlyjs
 
-from tuco_lens.errors import OutputError
 from tuco_lens.plots.labels import readable
 from tuco_lens.report import page
 from tuco_lens.report.data import report_data
 from tuco_lens.report.packing import to_text
+from tuco_lens.results.files import write_whole
 
 if TYPE_CHECKING:
     from tuco_lens.results.measurement import Measurement
@@ -47,17 +46,7 @@ def write_report(measurement: Measurement, path: str | Path, *, title: str = "Tu
     Raises:
         OutputError: if the file cannot be written. Nothing half-written is left.
     """
-    path = Path(path)
-    text = render_report(measurement, title=title)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tuco_lens-") as folder:
-            part = Path(folder) / "report.html"
-            part.write_text(text, encoding="utf-8", newline="\n")
-            part.replace(path)
-    except OSError as error:
-        remedy = "choose a file in a folder that you can write to"
-        raise OutputError(f"cannot write the report {path}", error.strerror or str(error), remedy) from error
-    return path
+    return write_whole(Path(path), render_report(measurement, title=title))
 
 
 def render_report(measurement: Measurement, *, title: str = "TuCo report") -> str:

@@ -1,36 +1,122 @@
-"""Where a sweep writes: what may be there already, and files that are whole whenever they exist."""
+"""Files that are whole whenever they exist: what may be written where, and how.
+
+Every file of this package goes through `whole_file`. Its content is written beside it under one fixed name and then
+renamed, so a process that is killed leaves at most that one file, and the next one to write there takes it over.
+"""
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tuco_lens.errors import OutputError
-from tuco_lens.results.rows import check_writable, partial_path
+
+
+def partial_path(out: Path) -> Path:
+    """The journal of a run that writes `out`."""
+    return out.with_name(out.name + ".partial")
+
+
+def part_path(path: Path) -> Path:
+    """Where the content of `path` stands until it is complete."""
+    return path.with_name(f".{path.name}.part")
+
+
+def check_writable(path: Path) -> None:
+    """Raises `OutputError` if a file of this name cannot be written."""
+    if path.is_dir():
+        raise OutputError(f"{path}", "it is a directory", "name a file")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}", f"there is no folder {path.parent}", "make the folder, or name another")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        why = f"{path.parent} cannot be written to ({error.strerror})"
+        raise OutputError(f"{path}", why, "choose another folder") from error
 
 
 def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raises `OutputError` if a sweep cannot write `path`, or would have to decide what to do with what is there."""
+    """Checks before a run whether its result can be written, so that no hours are lost.
+
+    Raises:
+        OutputError: if it cannot, or if the run would have to decide what to do with a result or a journal that is
+            there already.
+    """
     check_writable(path)
     if path.exists() and not (resume or overwrite):
         raise OutputError(f"{path}", "it is there already", "name another, or give --overwrite to replace it")
     if partial_path(path).exists() and not (resume or overwrite):
-        why = f"{partial_path(path).name} holds an unfinished sweep"
+        why = f"{partial_path(path).name} holds an unfinished run"
         raise OutputError(f"{path}", why, "give --resume to go on with it, or --overwrite to begin anew")
 
 
+@contextmanager
+def output_errors(path: Path) -> Generator[None]:
+    """While open, an `OSError` becomes the `OutputError` that `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise OutputError(f"cannot write {path}", why, "choose a folder that you can write to") from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Generator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` when the block ends; after an error `path` is as it was.
+
+    Raises:
+        OutputError: if it cannot be written, or another process is writing it.
+    """
+    part = part_path(path)
+    with output_errors(path), part.open("ab") as file:
+        lock(file, path)
+        _require_still_there(file, part, path)
+        try:
+            file.truncate(0)  # what a killed process may have left
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":  # which renames no open file; elsewhere the lock is held until it has its name
+                file.close()
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _require_still_there(file: IO[bytes], part: Path, path: Path) -> None:
+    """Refuse a file that another process has renamed since it was opened: it is that process's result now."""
+    if not (part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())):
+        raise OutputError(f"{path}", "another run is writing it", "wait for that run, or name another output")
+
+
 def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write a file under another name and then rename it, so that it is whole whenever it exists; text as UTF-8.
+    """Write a file through `whole_file`, text as UTF-8; returns its path.
 
     Raises:
         OutputError: if it cannot be written.
     """
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tuco_lens-") as folder:
-            part = Path(folder) / "part"
-            part.write_bytes(content.encode() if isinstance(content, str) else content)
-            part.replace(path)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise OutputError(f"cannot write {path}", why, "choose a folder that you can write to") from error
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def lock(file: IO[bytes], path: Path) -> None:
+    """Holds an open file until it is closed, or its process ends; `path` is what the error names.
+
+    Raises:
+        OutputError: if another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{path}", "another run is writing it", "wait for that run, or name another output") from None

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,9 @@ from torch import Tensor
 from tuco_lens.engine import metrics
 from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.engine.metrics import Norm
-from tuco_lens.errors import InputError, OutputError
+from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import Prompt
+from tuco_lens.results.files import write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -240,9 +239,8 @@ class Measurement:
         Raises:
             OutputError: if the file cannot be written. Nothing half-written is left.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        path = Path(path)
         header = {
             "format": FORMAT,
             "settings": json.dumps(dataclasses.asdict(self.settings)),
@@ -252,14 +250,7 @@ class Measurement:
             name: torch.cat([getattr(item.maps, name) for item in self.items], dim=1).contiguous()
             for name in self._map_names()
         }
-        try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tuco_lens-") as folder:
-                part = Path(folder) / "part"
-                save_file(tensors, part, metadata=header)
-                os.replace(part, path)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}", str(error), "choose a folder that you can write to") from error
-        return path
+        return write_whole(Path(path), save(tensors, metadata=header))
 
     @classmethod
     def load(cls, path: str | Path) -> Measurement:

@@ -1,4 +1,4 @@
-"""A run of `tuco-lens measure`: check everything, load the pair, measure in chunks, write the output once complete.
+"""Measuring prompt files: check everything, load the pair, measure in chunks, write the output once complete.
 
 Whatever can be known to be wrong is found before anything is measured: first without torch (arguments, outputs, the
 form of every prompt), then with the tokenizer (the length of every prompt). Memory does not grow with the prompts.
@@ -12,17 +12,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tuco_lens.cli.options import PairChoice
-from tuco_lens.cli.summary import Summary
-from tuco_lens.cli.terminal import Interrupted, complain, say
-from tuco_lens.errors import InputError, OutputError
+from tuco_lens.errors import InputError, Interrupted, OutputError
 from tuco_lens.models.numerics import NOISE_FLOORS
 from tuco_lens.prompts.files import PromptSource, Scan
-from tuco_lens.results.rows import Journal, check_output, check_resumable, check_writable, columns, partial_path
+from tuco_lens.results.files import check_writable, partial_path
+from tuco_lens.results.journal import Journal, check_resumable
+from tuco_lens.results.rows import check_output, columns
+from tuco_lens.runs.pair_choice import PairChoice
+from tuco_lens.runs.summary import Summary
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
-    from tuco_lens.results.measurement import PromptMeasurement
+    from tuco_lens.results.measurement import MeasurementSettings, PromptMeasurement
 
 HTML_PROMPTS = 500
 """Most prompts of a report: each brings its maps, and a page of more is no use to a browser."""
@@ -31,8 +32,8 @@ HTML_ENDINGS = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class MeasureRequest:
-    """What one run was asked for."""
+class MeasureJob:
+    """What one run is asked for."""
 
     pair: PairChoice
     """Base and tuned model."""
@@ -78,79 +79,86 @@ class MeasureRequest:
         return {**self.prompt_options, **sizes, "norm": self.norm, "drift": self.drift}
 
 
-def run_measure(request: MeasureRequest) -> None:
+@dataclass(frozen=True)
+class MeasuredFile:
+    """What a run says of itself when its output is written."""
+
+    summary: Summary
+    """Of all rows."""
+    settings: MeasurementSettings
+    """The pair and the options."""
+    n_reported: int = 0
+    """Prompts that the report shows, the first ones."""
+
+
+def run_measure(job: MeasureJob) -> MeasuredFile:
     """Measures and writes what was asked for.
 
     Raises:
         TucoLensError: if an argument, a prompt, a checkpoint or an output is not usable. No output is left then.
         Interrupted: on Ctrl-C.
     """
-    _check_outputs(request)
-    scan = request.prompts.scan(chat=request.chat, system=request.system)
-    fingerprint = _fingerprint(request, scan)
-    journal_path = partial_path(request.out)
-    if request.resume:
+    _check_outputs(job)
+    scan = job.prompts.scan(chat=job.chat, system=job.system)
+    fingerprint = _fingerprint(job, scan)
+    journal_path = partial_path(job.out)
+    if job.resume:
         check_resumable(journal_path, fingerprint)
-    pair = request.pair.load()
-    _check_lengths(pair, request)
+    pair = job.pair.load()
+    _check_lengths(pair, job)
     fingerprint |= {"backend": pair.backend, "dtype": pair.dtype}
-    with Journal.open(journal_path, fingerprint, resume=request.resume) as journal:
-        items = _measure_rows(pair, request, scan, journal)
+    settings = pair.settings(norm=job.norm, chat=job.chat, drift=job.drift)
+    with Journal.open(journal_path, fingerprint, resume=job.resume) as journal:
+        items = _measure_rows(pair, job, scan, journal)
         summary = Summary.of(journal.rows(), floor=NOISE_FLOORS.get(pair.dtype, 0.0))
-        journal.finish(request.out, columns(drift=request.drift))
-    say(f"base {pair.base_name}, tuned {pair.tuned_name} ({pair.backend}, {pair.dtype})")
-    summary.show()
-    summary.warn_below_floor(pair.dtype)
-    say(f"wrote {request.out}")
-    if request.html is not None:
-        _write_html(pair, request, items, scan.n_prompts)
+        journal.finish(job.out, columns(drift=job.drift))
+    n_reported = 0 if job.html is None else _write_html(pair, job, items, settings)
+    return MeasuredFile(summary, settings, n_reported)
 
 
-def _check_outputs(request: MeasureRequest) -> None:
-    check_output(request.out, resume=request.resume, overwrite=request.overwrite)
-    if request.html is None:
+def _check_outputs(job: MeasureJob) -> None:
+    check_output(job.out, resume=job.resume, overwrite=job.overwrite)
+    if job.html is None:
         return
-    if request.html.suffix.lower() not in HTML_ENDINGS:
-        ending = request.html.suffix or "missing"
-        raise OutputError(f"{request.html}", f"its ending is {ending!r}", "name a file that ends in .html")
-    check_writable(request.html)
+    if job.html.suffix.lower() not in HTML_ENDINGS:
+        ending = job.html.suffix or "missing"
+        raise OutputError(f"{job.html}", f"its ending is {ending!r}", "name a file that ends in .html")
+    check_writable(job.html)
 
 
-def _fingerprint(request: MeasureRequest, scan: Scan) -> dict[str, Any]:
+def _fingerprint(job: MeasureJob, scan: Scan) -> dict[str, Any]:
     """What decides the rows. The batch size and the device do not, beyond rounding, and may change on resuming."""
     from tuco_lens import __version__
 
-    known = {"version": __version__, **request.pair.identity(), "prompts": f"{scan.n_prompts}, sha256:{scan.sha256}"}
-    known |= {**request.prompt_options, "norm": request.norm, "drift": request.drift}
-    if request.pair.backend != "auto":
-        known["backend"] = request.pair.backend
-    if request.pair.dtype is not None:
-        known["dtype"] = request.pair.dtype
+    known = {"version": __version__, **job.pair.identity(), "prompts": f"{scan.n_prompts}, sha256:{scan.sha256}"}
+    known |= {**job.prompt_options, "norm": job.norm, "drift": job.drift}
+    if job.pair.backend != "auto":
+        known["backend"] = job.pair.backend
+    if job.pair.dtype is not None:
+        known["dtype"] = job.pair.dtype
     return known
 
 
-def _check_lengths(pair: ModelPair, request: MeasureRequest) -> None:
+def _check_lengths(pair: ModelPair, job: MeasureJob) -> None:
     """Tokenises every prompt once: cheap beside measuring, and a prompt too long is found before the first row."""
-    for index, prompt in enumerate(request.prompts):
-        pair.prompt(prompt, **request.prompt_options, drift=request.drift, index=index)
+    for index, prompt in enumerate(job.prompts):
+        pair.prompt(prompt, **job.prompt_options, drift=job.drift, index=index)
 
 
-def _measure_rows(
-    pair: ModelPair, request: MeasureRequest, scan: Scan, journal: Journal
-) -> dict[int, PromptMeasurement]:
+def _measure_rows(pair: ModelPair, job: MeasureJob, scan: Scan, journal: Journal) -> dict[int, PromptMeasurement]:
     """Measures the prompts that the journal has no row of; returns those that a report shows, by index."""
     from tuco_lens.engine.progress import with_progress
 
     start = journal.n_rows
-    remaining = islice(request.prompts, start, None)
-    stream = pair.measure_stream(remaining, **request.measure_options, start_index=start)
+    remaining = islice(job.prompts, start, None)
+    stream = pair.measure_stream(remaining, **job.measure_options, start_index=start)
     kept: dict[int, PromptMeasurement] = {}
     try:
-        for index, item in enumerate(with_progress(stream, total=scan.n_prompts - start, show=request.progress), start):
-            journal.append(result_row(index, item))
-            if (index + 1 - start) % request.chunk_size == 0:
+        for index, item in enumerate(with_progress(stream, total=scan.n_prompts - start, show=job.progress), start):
+            journal.append(file_row(index, item))
+            if (index + 1 - start) % job.chunk_size == 0:
                 journal.sync()
-            if request.html is not None and index < HTML_PROMPTS:
+            if job.html is not None and index < HTML_PROMPTS:
                 kept[index] = item
     except KeyboardInterrupt:
         raise Interrupted(_left_behind(journal, scan.n_prompts)) from None
@@ -167,26 +175,22 @@ def _left_behind(journal: Journal, n_prompts: int) -> str:
     return f"{journal.n_rows} of {n_prompts} rows are in {journal.path}; add --resume to go on"
 
 
-def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
-    """The row of one prompt in a result file."""
-    from tuco_lens.results.measurement import result_row as measured
+def file_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
+    """The row of one prompt in a result file: that of tables, and whether the prompt was cut."""
+    from tuco_lens.results.measurement import result_row
 
-    return {**measured(index, item), "truncated": item.prompt.n_dropped > 0}
+    return {**result_row(index, item), "truncated": item.prompt.n_dropped > 0}
 
 
 def _write_html(
-    pair: ModelPair, request: MeasureRequest, kept: Mapping[int, PromptMeasurement], n_prompts: int
-) -> None:
+    pair: ModelPair, job: MeasureJob, kept: Mapping[int, PromptMeasurement], settings: MeasurementSettings
+) -> int:
     from tuco_lens.report import write_report
     from tuco_lens.results.measurement import Measurement
 
-    assert request.html is not None
-    n_shown = min(n_prompts, HTML_PROMPTS)
-    n_missing = min(n_shown, min(kept, default=n_shown))  # rows of an earlier run, which kept no maps
-    again = pair.measure_stream(islice(request.prompts, n_missing), **request.measure_options)
+    assert job.html is not None
+    n_missing = min(kept, default=HTML_PROMPTS)  # rows of an earlier run, which kept no maps
+    again = pair.measure_stream(islice(job.prompts, min(n_missing, HTML_PROMPTS)), **job.measure_options)
     items = (*again, *(kept[index] for index in sorted(kept)))
-    settings = pair.settings(norm=request.norm, chat=request.chat, drift=request.drift)
-    write_report(Measurement(items, settings), request.html, title=f"TuCo: {pair.tuned_name}")
-    if n_prompts > n_shown:
-        complain("note", f"{request.html} shows the first {n_shown} of {n_prompts} prompts; {request.out} has all")
-    say(f"wrote {request.html}")
+    write_report(Measurement(items, settings), job.html, title=f"TuCo: {pair.tuned_name}")
+    return len(items)

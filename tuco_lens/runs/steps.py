@@ -17,8 +17,8 @@ from typing import Any, cast
 
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.results.files import check_out
-from tuco_lens.results.rows import Journal, partial_path
+from tuco_lens.results.files import check_out, partial_path
+from tuco_lens.results.journal import Journal
 
 Step = Callable[[Callable[[], Any]], Any]
 """Runs a function, or returns what it returned in the run that is being resumed."""

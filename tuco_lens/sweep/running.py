@@ -20,8 +20,8 @@ import torch
 from tuco_lens import __version__
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.results.files import check_out
-from tuco_lens.results.rows import Journal, partial_path
+from tuco_lens.results.files import check_out, partial_path
+from tuco_lens.results.journal import Journal
 from tuco_lens.steering.alpha import finite_alpha
 from tuco_lens.steering.scaling import Method, scaling_settings
 from tuco_lens.steering.weights import weights_digest
