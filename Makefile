@@ -30,9 +30,10 @@ test: $(INSTALLED) ## the whole suite, on transformer-lens 3.9.0
 test-bridge: $(BRIDGE_INSTALLED) ## the bridge part of the suite, on transformer-lens 4.3.0
 	$(BRIDGE_VENV)/bin/python -m pytest -q -m bridge
 
-check: $(INSTALLED) ## lint, format and types
+check: $(INSTALLED) ## lint, format, types, and the arrows between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pyright
 
 format: $(INSTALLED) ## mend what ruff can mend
