@@ -192,7 +192,7 @@ def test_a_sweep_of_other_models_settings_or_questions_does_not_resume(
         with pytest.raises(OutputError, match=f"cannot resume from .*{message}"):
             sweep(other, [asked], out=out, resume=True, progress=False, **options)
     assert (tmp_path / "sweep.json.partial").read_bytes() == before
-    with pytest.raises(OutputError, match=r"holds an unfinished sweep; give --resume"):
+    with pytest.raises(OutputError, match=r"holds an unfinished run; give --resume"):
         sweep(pair, [task()], out=out, progress=False)
     sweep(pair, [task()], out=out, overwrite=True, progress=False)
     assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
@@ -208,7 +208,7 @@ def test_a_complete_sweep_is_returned_on_resuming_replaced_on_overwriting_and_el
         stop_after(patch, 0)
         again = sweep(pair, [task()], out=out, resume=True, progress=False)
     assert again.tasks[0].chosen.tolist() == first.tasks[0].chosen.tolist()
-    with pytest.raises(OutputError, match="is of another sweep: method was 'ftc' and is 'weights'"):
+    with pytest.raises(OutputError, match="is of another run: method was 'ftc' and is 'weights'"):
         sweep(pair, [task()], out=out, resume=True, method="weights", progress=False)
     with pytest.raises(OutputError, match="it is there already"):
         sweep(pair, [task()], out=out, progress=False)

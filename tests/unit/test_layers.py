@@ -22,7 +22,9 @@ def lint(folder: Path) -> tuple[int, str]:
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    shutil.copytree(ROOT / "tuco_lens", tmp_path / "tuco_lens", ignore=shutil.ignore_patterns("*.safetensors", "*.json"))
+    shutil.copytree(
+        ROOT / "tuco_lens", tmp_path / "tuco_lens", ignore=shutil.ignore_patterns("*.safetensors", "*.json")
+    )
     return tmp_path
 
 

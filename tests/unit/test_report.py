@@ -373,7 +373,7 @@ def test_writing_returns_the_path_and_replaces_what_was_there(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["none/report.html", "folder"])
 def test_what_cannot_be_written_says_so_and_leaves_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot write .*(report.html|folder)"):
+    with pytest.raises(OutputError, match=r"cannot write .*(report\.html|folder)"):
         write_report(a_measurement([("a",)]), tmp_path / name)
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 

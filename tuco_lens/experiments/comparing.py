@@ -18,7 +18,7 @@ from tuco_lens.experiments.comparison import Comparison, Contrast, Values
 from tuco_lens.experiments.nulls import NULL_KINDS, differs, null_control
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts, tuco_of_prompts
 from tuco_lens.experiments.settings import ExperimentSettings
-from tuco_lens.runs.steps import RunOptions, Step, already_finished, journalled
+from tuco_lens.runs.steps import RunOptions, Step, resumable
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
@@ -79,19 +79,18 @@ def compare(
         InputError: if all groups are empty.
         OutputError: if the result cannot be written, or what is there is of another run.
     """
-    if run.out is not None and already_finished(run, settings.fingerprint()):
-        return Comparison.load(run.out)
-    with journalled(run, settings.fingerprint(), total=total, name=settings.experiment) as step:
+
+    def compute(step: Step) -> Comparison:
         prepared = prepare(step)
         groups = prepared.groups
         if not any(groups.values()):
             raise InputError(title, "no prompt is left", "give more data, a higher --limit, or a longer context")
         scores = {name: _scores(pair, prompts, step, run.batch_size) for name, prompts in groups.items()}
         found = _nulls(pair, groups, step, run, nulls)
-        result = Comparison(title, tuple(contrasts), scores, found, settings, dict(prepared.facts))
-        if run.out is not None:
-            result.save(run.out)
-    return result
+        return Comparison(title, tuple(contrasts), scores, found, settings, dict(prepared.facts))
+
+    fingerprint = settings.fingerprint()
+    return resumable(run, fingerprint, compute, Comparison.load, total=total, name=settings.experiment)
 
 
 def n_steps(sizes: Sequence[int], nulls: NullOptions) -> int:

@@ -12,7 +12,7 @@ from tuco_lens.errors import InputError
 from tuco_lens.experiments.nested import score_nested
 from tuco_lens.experiments.series import Grid, Series
 from tuco_lens.experiments.settings import ExperimentSettings
-from tuco_lens.runs.steps import RunOptions, already_finished, journalled
+from tuco_lens.runs.steps import RunOptions, Step, resumable
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
@@ -57,11 +57,9 @@ def measure_growing(
     """
     if not any(prompt is not None for grid in sets.values() for row in grid for prompt in row):
         raise InputError(title, "no prompt fits the context", "give a pair with a longer context")
-    if run.out is not None and already_finished(run, settings.fingerprint()):
-        return Series.load(run.out)
-    scores: dict[str, dict[str, Grid]] = {}
-    total = sum(len(grid[0]) for grid in sets.values())
-    with journalled(run, settings.fingerprint(), total=total, name=settings.experiment) as step:
+
+    def compute(step: Step) -> Series:
+        scores: dict[str, dict[str, Grid]] = {}
         for name, grid in sets.items():
             columns: list[dict[str, list[float]]] = []
             for i in range(len(grid[0])):
@@ -71,10 +69,10 @@ def measure_growing(
             scores[name] = {
                 key: np.array([column[key] for column in columns], dtype=np.float64).T for key in columns[0]
             }
-        result = Series(title, x_name, tuple(x), scores, settings, dict(facts or {}))
-        if run.out is not None:
-            result.save(run.out)
-    return result
+        return Series(title, x_name, tuple(x), scores, settings, dict(facts or {}))
+
+    total = sum(len(grid[0]) for grid in sets.values())
+    return resumable(run, settings.fingerprint(), compute, Series.load, total=total, name=settings.experiment)
 
 
 def _column(

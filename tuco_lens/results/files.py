@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -93,6 +93,15 @@ def _require_still_there(file: IO[bytes], part: Path, path: Path) -> None:
     """Refuse a file that another process has renamed since it was opened: it is that process's result now."""
     if not (part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())):
         raise OutputError(f"{path}", "another run is writing it", "wait for that run, or name another output")
+
+
+def clear_part(path: Path) -> None:
+    """Removes what a killed process left while it wrote `path`; not what another is writing now."""
+    part = part_path(path)
+    if part.exists():
+        with suppress(OutputError, OSError), part.open("ab") as file:
+            lock(file, path)
+            part.unlink()
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:

@@ -1,7 +1,7 @@
-"""The steps of an experiment, journalled, so that a run that was killed goes on where it stopped.
+"""The steps of a run, journalled, so that a run that was killed goes on where it stopped.
 
 A step is a function that returns JSON values. What it computes does not depend on the steps before it having been run
-or read back: fresh results take the same way through JSON as stored ones. The journal is that of `results/rows.py`.
+or read back: fresh results take the same way through JSON as stored ones. The journal is that of `results/journal.py`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.results.files import check_out, partial_path
+from tuco_lens.results.files import check_out, clear_part, partial_path
 from tuco_lens.results.journal import Journal
 
 Step = Callable[[Callable[[], Any]], Any]
@@ -26,7 +26,7 @@ Step = Callable[[Callable[[], Any]], Any]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How an experiment is run, and where its result goes."""
+    """How a run is made, and where its result goes."""
 
     out: Path | None = None
     """File of the result; without it nothing is written."""
@@ -40,30 +40,60 @@ class RunOptions:
     """Prompts per batch, at most."""
 
 
-@contextmanager
-def journalled(run: RunOptions, fingerprint: Mapping[str, Any], *, total: int | None, name: str) -> Generator[Step]:
-    """A `Step` for every step of a run, in a fixed order; the journal is `OUT.partial` and is removed on success.
+class Saved(Protocol):
+    """A result that is written to one file."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write it."""
+        ...
+
+
+ResultT = TypeVar("ResultT", bound=Saved)
+
+
+def resumable(
+    run: RunOptions,
+    fingerprint: Mapping[str, Any],
+    compute: Callable[[Step], ResultT],
+    load: Callable[[Path], ResultT],
+    *,
+    total: int | None,
+    name: str,
+    unit: str = "step",
+) -> ResultT:
+    """The result of a run: read back if it is there complete, else computed in steps and saved.
+
+    The journal of the steps is `OUT.partial`, and goes when the result is written.
 
     Args:
-        run: where the result will be written (without a file nothing is journalled), and whether to resume.
-        fingerprint: what decides the results, as JSON values.
+        run: where the result goes (without a file nothing is journalled), and whether to resume.
+        fingerprint: what decides the result, as JSON values; a saved result has them as its `settings`.
+        compute: makes the result with a `Step` for every step, in a fixed order.
+        load: reads a saved result.
         total: number of steps, for the progress bar.
         name: in front of the bar.
+        unit: what a step is called there.
 
     Raises:
-        OutputError: if the file is there already or cannot be written, or the journal is of another run.
+        OutputError: if the file is there already or cannot be written, or is of another run, or the journal is.
+        InputError: if the file that is there cannot be read.
     """
-    out = run.out
-    if out is not None:
-        check_out(out, resume=run.resume, overwrite=run.overwrite)
+    if run.out is not None:
+        check_out(run.out, resume=run.resume, overwrite=run.overwrite)
+        if run.out.exists() and not run.overwrite:
+            _require_same(run.out, fingerprint)
+            _clear_leftovers(run.out, fingerprint)
+            return load(run.out)
     resume = run.resume and not run.overwrite
-    journal = None if out is None else Journal.open(partial_path(out), fingerprint, resume=resume)
+    journal = None if run.out is None else Journal.open(partial_path(run.out), fingerprint, resume=resume)
     with journal or nullcontext():
         stored = [] if journal is None else [row["value"] for row in journal.rows()]
-        bar = with_progress(itertools.count(), total=total, show=run.progress, unit="step", name=name)
-        yield _Steps(stored, journal, bar)
-        if journal is not None:
+        bar = with_progress(itertools.count(), total=total, show=run.progress, unit=unit, name=name)
+        result = compute(_Steps(stored, journal, bar))
+        if run.out is not None and journal is not None:
+            result.save(run.out)
             journal.path.unlink()
+    return result
 
 
 class _Steps:
@@ -83,25 +113,26 @@ class _Steps:
         return from_json(json.loads(json.dumps(value, allow_nan=False)))
 
 
-def already_finished(run: RunOptions, fingerprint: Mapping[str, Any]) -> bool:
-    """Whether the result of this very run is there and is to be returned as it is.
-
-    Raises:
-        OutputError: if a result of another run is there, or one that nothing says what to do with.
-    """
-    if run.out is None or run.overwrite or not run.out.exists():
-        return False
-    check_out(run.out, resume=run.resume, overwrite=False)
+def _require_same(out: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse a result that is there and is not of this run."""
     try:
-        stored: Any = from_json(json.loads(run.out.read_text(encoding="utf-8"))["settings"])
+        stored: Any = from_json(json.loads(out.read_text(encoding="utf-8"))["settings"])
         changed = [key for key in fingerprint if stored.get(key) != from_json(to_json(fingerprint[key]))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"cannot read {run.out}", str(error), "give --overwrite to begin anew") from error
+        raise InputError(f"cannot read {out}", str(error), "give --overwrite to begin anew") from error
     if changed:
         differences = ", ".join(f"{key} was {stored.get(key)!r} and is {fingerprint[key]!r}" for key in changed)
         remedy = "give the pair, data and settings of that run, or --overwrite to begin anew"
-        raise OutputError(f"{run.out} is of another run", differences, remedy)
-    return True
+        raise OutputError(f"{out} is of another run", differences, remedy)
+
+
+def _clear_leftovers(out: Path, fingerprint: Mapping[str, Any]) -> None:
+    """What a run that was killed while it wrote `out`, or just behind that, has left; not what a run is writing now."""
+    clear_part(out)
+    path = partial_path(out)
+    if path.exists():
+        with suppress(OutputError), Journal.open(path, fingerprint, resume=True) as journal:
+            journal.path.unlink()
 
 
 def to_json(value: Any) -> Any:

@@ -1,16 +1,16 @@
 """Running a sweep: every task at every α, journalled, so that a run that was killed goes on where it stopped.
 
 A row is one task at one α. What a row is computed from does not depend on the rows before it, so a resumed run gives
-the result of one that was not stopped. The journal is that of `results/rows.py`; what comes out is in `result.py`.
+the result of one that was not stopped. The journal is that of `runs/steps.py`; what comes out is in `result.py`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +18,8 @@ import numpy as np
 import torch
 
 from tuco_lens import __version__
-from tuco_lens.engine.progress import with_progress
-from tuco_lens.errors import InputError, OutputError
-from tuco_lens.results.files import check_out, partial_path
-from tuco_lens.results.journal import Journal
+from tuco_lens.errors import InputError
+from tuco_lens.runs.steps import RunOptions, Step, resumable
 from tuco_lens.steering.alpha import finite_alpha
 from tuco_lens.steering.scaling import Method, scaling_settings
 from tuco_lens.steering.weights import weights_digest
@@ -86,33 +84,21 @@ def sweep(
     for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"{name} is {value}", f"it must be at least {least}", "give such a number")
-    path = None if out is None else Path(out)
-    if path is not None:
-        check_out(path, resume=resume, overwrite=overwrite)
     asked = [task.sample(limit, seed) for task in tasks]
     check_tasks(asked)
     for task in asked:
         check_folds(len(task), folds, task.name)
     settings = _settings(pair, asked, alphas=grid, method=method, folds=folds, seed=seed)
-    if path is not None and path.exists() and not overwrite:
-        return _finished(path, settings)
-    prepared = [prepare(pair, task) for task in asked]
-    _warn_of_dropped_shots(asked, prepared)
-    plan = [(i, alpha) for i in range(len(asked)) for alpha in grid]
-    journal = None if path is None else Journal.open(partial_path(path), _fingerprint(settings), resume=resume)
-    with journal or nullcontext():
-        rows: list[Any] = list(journal.rows()) if journal is not None else []
-        todo = with_progress(plan[len(rows) :], total=len(plan) - len(rows), show=progress, unit="row", name="sweep")
-        for row in _run(pair, asked, prepared, todo, method=method, batch_size=batch_size, first=len(rows)):
-            rows.append(row)
-            if journal is not None:
-                journal.append(row)
-                journal.sync()
-        result = SweepResult(tuple(_task_results(asked, prepared, rows, len(grid))), settings)
-        if path is not None and journal is not None:
-            result.save(path)
-            journal.path.unlink()
-    return result
+
+    def compute(step: Step) -> SweepResult:
+        prepared = [prepare(pair, task) for task in asked]
+        _warn_of_dropped_shots(asked, prepared)
+        rows = _rows(pair, asked, prepared, grid, step, method=method, batch_size=batch_size)
+        return SweepResult(tuple(_task_results(asked, prepared, rows, len(grid))), settings)
+
+    run = RunOptions(None if out is None else Path(out), resume, overwrite, progress, batch_size)
+    total = len(asked) * len(grid)
+    return resumable(run, _fingerprint(settings), compute, SweepResult.load, total=total, name="sweep", unit="row")
 
 
 def alpha_grid(alphas: Sequence[float]) -> tuple[float, ...]:
@@ -126,35 +112,39 @@ def alpha_grid(alphas: Sequence[float]) -> tuple[float, ...]:
     return tuple(sorted({finite_alpha(alpha) for alpha in alphas} | {1.0}))
 
 
-def _run(
+def _rows(
     pair: ModelPair,
     tasks: Sequence[Task],
     prepared: Sequence[PreparedTask],
-    todo: Iterator[tuple[int, float]],
+    grid: Sequence[float],
+    step: Step,
     *,
     method: Method,
     batch_size: int,
-    first: int,
-) -> Iterator[dict[str, Any]]:
-    for index, (i, alpha) in enumerate(todo, first):
+) -> list[list[int]]:
+    """The chosen answers of each task at each α, task by task: a step each."""
+
+    def answered(task: Task, tokens: PreparedTask, alpha: float) -> list[int]:
+        nonlocal batch_size
         while True:
             try:
-                chosen = choose_answers(pair, prepared[i], alpha, method=method, batch_size=batch_size)
-                break
+                return choose_answers(pair, tokens, alpha, method=method, batch_size=batch_size)
             except torch.OutOfMemoryError as error:
                 if batch_size == 1:
                     why = "a single question does not fit"
-                    raise InputError(f"task {tasks[i].name}: out of memory", why, "use a smaller dtype") from error
+                    raise InputError(f"task {task.name}: out of memory", why, "use a smaller dtype") from error
                 batch_size = (batch_size + 1) // 2
             torch.cuda.empty_cache()  # only here, since the error held on to the tensors of the failed pass
-        yield {"index": index, "task": tasks[i].name, "alpha": alpha, "chosen": chosen}
+
+    asked = [(task, tokens, alpha) for task, tokens in zip(tasks, prepared, strict=True) for alpha in grid]
+    return [step(functools.partial(answered, *question)) for question in asked]
 
 
 def _task_results(
-    tasks: Sequence[Task], prepared: Sequence[PreparedTask], rows: Sequence[Any], n_alphas: int
+    tasks: Sequence[Task], prepared: Sequence[PreparedTask], rows: Sequence[list[int]], n_alphas: int
 ) -> Iterator[TaskResult]:
     for i, (task, tokens) in enumerate(zip(tasks, prepared, strict=True)):
-        chosen = np.array([row["chosen"] for row in rows[i * n_alphas : (i + 1) * n_alphas]])
+        chosen = np.array(rows[i * n_alphas : (i + 1) * n_alphas])
         targets = np.array([question.target for question in task.questions])
         dropped = sum(len(task.shots) - n for n in tokens.n_shots)
         yield TaskResult(task.name, task.group, targets, chosen, dropped)
@@ -181,17 +171,6 @@ def _settings(
 
 def _fingerprint(settings: SweepSettings) -> dict[str, Any]:
     return {**dataclasses.asdict(settings), "alphas": list(settings.alphas)}
-
-
-def _finished(path: Path, settings: SweepSettings) -> SweepResult:
-    """The result of a sweep that is complete, if it is this one."""
-    result = SweepResult.load(path)
-    then, now = _fingerprint(result.settings), _fingerprint(settings)
-    changed = [f"{name} was {then[name]!r} and is {now[name]!r}" for name in now if then[name] != now[name]]
-    if changed:
-        remedy = "give the pair, settings and questions of that sweep, or --overwrite to begin anew"
-        raise OutputError(f"{path} is of another sweep", ", ".join(changed), remedy)
-    return result
 
 
 def _warn_of_dropped_shots(tasks: Sequence[Task], prepared: Sequence[PreparedTask]) -> None:
