@@ -19,6 +19,7 @@ from tuco_lens.engine.contributions import BatchNorms, NormMaps, batch_norms
 from tuco_lens.engine.metrics import NORM_ORDERS, Norm
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
+from tuco_lens.models.positions import LengthKind, length_kind
 from tuco_lens.prompts.prompt import Prompt
 
 
@@ -55,11 +56,11 @@ def measured_maps(
         options: how.
         pad_id: any token's id, for what stands behind shorter prompts of a batch.
     """
-    rest = iter(prompts)
+    rest, kind = iter(prompts), length_kind(base, tuned)
     batch_size = options.batch_size
     while chunk := list(islice(rest, options.chunk_size)):
         results: dict[int, NormMaps] = {}
-        queue = length_sorted_batches([prompt.n_tokens for prompt in chunk], batch_size)
+        queue = length_sorted_batches([prompt.n_tokens for prompt in chunk], batch_size, kind=kind)
         while queue:
             batch = queue.pop(0)
             try:
@@ -94,7 +95,9 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def length_sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
+def length_sorted_batches(
+    lengths: Sequence[int], batch_size: int, max_tokens: int | None = None, kind: LengthKind | None = None
+) -> list[list[int]]:
     """Indices of prompts, in batches of like lengths; every index is in exactly one batch.
 
     The longest come first, so that a batch that does not fit into memory shows at once. Prompts of equal length keep
@@ -104,6 +107,7 @@ def length_sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: i
         lengths: Tokens of each prompt, [n_prompts].
         batch_size: Most prompts of a batch.
         max_tokens: Most tokens of a padded batch (prompts × longest); a longer prompt is a batch of its own.
+        kind: Of a length; a batch holds prompts of one kind. See `models/positions.py`.
     """
     if batch_size < 1:
         raise InputError("batch_size", f"it is {batch_size}", "give a whole number above 0")
@@ -111,7 +115,7 @@ def length_sorted_batches(lengths: Sequence[int], batch_size: int, max_tokens: i
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         batch = batches[-1] if batches else []
         # The first prompt of a batch is its longest.
-        fits = 0 < len(batch) < batch_size
+        fits = 0 < len(batch) < batch_size and (kind is None or kind(lengths[batch[0]]) == kind(lengths[index]))
         if fits and (max_tokens is None or lengths[batch[0]] * (len(batch) + 1) <= max_tokens):
             batch.append(index)
         else:

@@ -22,6 +22,7 @@ from tuco_lens.engine.contributions import NormAccumulator
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.experiments.scores import drift_of_ends, stream_ends
+from tuco_lens.models.positions import length_kind
 from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
 from tuco_lens.steering.scoring import logits_behind, shared_beginning
 
@@ -61,6 +62,7 @@ class _Trunk:
     def __init__(self, pair: ModelPair) -> None:
         self.pair = pair
         self.pairing = CachePairing()
+        self.kind = length_kind(pair.base, pair.tuned)
         self._clear()
 
     def _clear(self) -> None:
@@ -69,10 +71,10 @@ class _Trunk:
 
     def grow(self, row: list[int], n_shared: int) -> None:
         """Take in what the row shares with the next one; a trunk that the row does not go on from is given up."""
-        n = len(self.ids)
-        if row[:n] != self.ids or len(row) == n:
+        n, kind = len(self.ids), self.kind(len(row))
+        if row[:n] != self.ids or len(row) == n or self.kind(n) != kind:
             self._clear()
-        if n_shared > len(self.ids):
+        if n_shared > len(self.ids) and self.kind(n_shared) == kind:
             self._run(row[len(self.ids) : n_shared], self.tuned, self.base)
             self.ids = row[:n_shared]
 

@@ -22,6 +22,7 @@ from tuco_lens.engine.batches import length_sorted_batches, right_pad
 from tuco_lens.engine.contributions import BatchNorms, batch_norms
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.models.backends import blocks, run_logits
+from tuco_lens.models.positions import length_kind
 from tuco_lens.prompts.prompt import Prompt
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
     single token. The cost is about four forward passes.
     """
     found: dict[int, dict[str, float]] = {}
-    for batch in length_sorted_batches([prompt.n_tokens for prompt in prompts], batch_size, MAX_BATCH_TOKENS):
+    for batch in _batches(pair, prompts, batch_size):
         rows = _score_batch(pair, [prompts[i] for i in batch])
         found |= dict(zip(batch, rows, strict=True))
     return [found[i] for i in range(len(prompts))]
@@ -79,11 +80,17 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
 def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[float]:
     """TuCo alone, of each prompt, in input order; about two forward passes."""
     found: dict[int, float] = {}
-    for batch in length_sorted_batches([prompt.n_tokens for prompt in prompts], batch_size, MAX_BATCH_TOKENS):
+    for batch in _batches(pair, prompts, batch_size):
         ids, last = _padded(pair, [prompts[i] for i in batch])
         tuco = _last_row(batch_norms(pair.base, pair.tuned, ids))  # [row, pos]
         found |= {i: tuco[row, last[row]].item() for row, i in enumerate(batch)}
     return [found[i] for i in range(len(prompts))]
+
+
+def _batches(pair: ModelPair, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
+    """Rows that are of one kind as they are, and with the token that comes next."""
+    lengths, kind = [prompt.n_tokens for prompt in prompts], length_kind(pair.base, pair.tuned)
+    return length_sorted_batches(lengths, batch_size, MAX_BATCH_TOKENS, lambda n: (kind(n), kind(n + 1)))
 
 
 @torch.no_grad()
@@ -172,13 +179,20 @@ def _tuco_with_next(
 ) -> tuple[Float[Tensor, "row pos"], bool]:
     """TuCo of every token and of the one that comes next, and whether the context has room for that one.
 
-    No token sees what follows it, so one pass over the longer rows gives both.
+    No token sees what follows it, so one pass over the longer rows gives both; unless the longer ones are of another
+    kind, where it takes two.
     """
-    has_room = ids.shape[1] < pair.n_ctx
-    if has_room:
-        ids = torch.cat([ids, ids[:, :1]], dim=1)
-        ids[torch.arange(len(last)), torch.tensor(last) + 1] = next_ids
-    return _last_row(batch_norms(pair.base, pair.tuned, ids)), has_room
+    if ids.shape[1] >= pair.n_ctx:
+        return _last_row(batch_norms(pair.base, pair.tuned, ids)), False
+    longer = torch.cat([ids, ids[:, :1]], dim=1)
+    rows, places = torch.arange(len(last)), torch.tensor(last) + 1
+    longer[rows, places] = next_ids
+    tuco = _last_row(batch_norms(pair.base, pair.tuned, longer))
+    kind = length_kind(pair.base, pair.tuned)
+    if kind(last[0] + 1) != kind(last[0] + 2):
+        own = _last_row(batch_norms(pair.base, pair.tuned, ids))
+        tuco[:, :-1] = torch.where(torch.arange(ids.shape[1]) < places[:, None], own, tuco[:, :-1])
+    return tuco, True
 
 
 def _last_row(norms: BatchNorms) -> Float[Tensor, "row pos"]:

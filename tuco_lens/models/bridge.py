@@ -12,6 +12,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
+from tuco_lens.models.positions import forget_lengths
 from tuco_lens.models.text_model import own_tokenizer, prepends_bos, text_config, text_model
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | No
         own.padding_side = "right"  # some adapters pad on the left
         bridge.cfg.tokenizer_prepends_bos = prepends_bos(tokenizer)
         bridge.cfg.default_prepend_bos = bridge.cfg.default_prepend_bos and tokenizer.bos_token is not None
+    forget_lengths(model)
     return bridge.eval()
 
 

@@ -24,6 +24,7 @@ from tuco_lens.engine.lockstep import BlockStep
 from tuco_lens.engine.metrics import contribution_ratio
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of
+from tuco_lens.models.positions import LengthKind, length_kind
 from tuco_lens.prompts.spans import display_tokens
 from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.generation import GeneratedToken, Generation, StopReason
@@ -102,15 +103,28 @@ class TokenStream:
 def _generate(
     pair: ModelPair, rows: Sequence[Row], options: GenerateOptions, results: dict[int, Generation], *, hold: bool
 ) -> Generator[GeneratedToken]:
-    for batch in _batches(rows, options, pair.n_ctx):
-        yield from _Batch(pair, batch, options).run(results, hold=hold)
+    lengths = length_kind(pair.base, pair.tuned)
+    for batch in _batches(rows, options, pair.n_ctx, lengths):
+        grows = _grows(batch[0], options, pair.n_ctx, lengths)
+        how = replace(options, use_cache=False) if grows else options  # what is kept would be of other angles
+        yield from _Batch(pair, batch, how).run(results, hold=hold)
 
 
-def _batches(rows: Sequence[Row], options: GenerateOptions, n_ctx: int) -> Iterator[list[Row]]:
+def _grows(row: Row, options: GenerateOptions, n_ctx: int, kind: LengthKind) -> bool:
+    """Whether the row may come to a length of another kind than its prompt's."""
+    n = row.prompt.n_tokens
+    longest = n + min(options.max_new_tokens, _room(row, n_ctx)) - 1
+    return any(kind(n) != kind(length) for length in range(n, longest + 1))
+
+
+def _batches(rows: Sequence[Row], options: GenerateOptions, n_ctx: int, lengths: LengthKind) -> Iterator[list[Row]]:
     """Rows of like length together; with interpolated weights only rows of one α, for the model has one set of them."""
 
     def kind(row: Row) -> tuple[Any, ...]:
-        return (row.scaling.method, row.scaling.alphas if row.scaling.method == "weights" else ())
+        n = row.prompt.n_tokens
+        grows = _grows(row, options, n_ctx, lengths)
+        alphas = row.scaling.alphas if row.scaling.method == "weights" else ()
+        return (row.scaling.method, alphas, grows, n if grows else 0, repr(lengths(n)))
 
     batch: list[Row] = []
     # Longest first: so a batch is as wide as its first row.

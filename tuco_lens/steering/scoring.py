@@ -19,6 +19,7 @@ from torch import Tensor
 from tuco_lens.engine.batches import length_sorted_batches
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.models.backends import backend_of
+from tuco_lens.models.positions import length_kind
 from tuco_lens.steering.alpha import Alpha
 from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
 from tuco_lens.steering.scaling import Attachable, Method, Scaling, method_of, scaling_settings
@@ -67,7 +68,7 @@ def answer_logits(
     found: dict[int, Tensor] = {}
     with Scaling(pair.active_scalings, None, lambda: acting), torch.no_grad(), fast_path(pair.base, pair.tuned):
         scorer.begin()
-        for batch in length_sorted_batches([len(row) for row in rows], batch_size):
+        for batch in length_sorted_batches([len(row) for row in rows], batch_size, kind=scorer.kind):
             logits = scorer.last_logits(batch)
             for i, row in zip(batch, logits, strict=True):
                 found[i] = row[list(answer_ids[i])].float().cpu()
@@ -80,6 +81,7 @@ class _Scorer:
     def __init__(self, pair: ModelPair, acting: Attachable, rows: Sequence[list[int]], n_shared: int) -> None:
         self.pair, self.rows, self.n_shared = pair, rows, n_shared
         self.pairing: CachePairing = getattr(acting, "caches", CachePairing())
+        self.kind = length_kind(pair.base, pair.tuned)
         self.cache: Any = None
 
     def begin(self) -> None:
@@ -90,9 +92,10 @@ class _Scorer:
 
     def last_logits(self, batch: Sequence[int]) -> Float[Tensor, "row d_vocab"]:
         """Logits behind the last token of each row of the batch."""
-        rest = [self.rows[i][self.n_shared :] for i in batch]
+        goes_on = self.cache is not None and self.kind(self.n_shared) == self.kind(len(self.rows[batch[0]]))
+        rest = [self.rows[i][self.n_shared if goes_on else 0 :] for i in batch]
         cache = None
-        if self.cache is not None:
+        if goes_on:
             which = torch.zeros(len(batch), dtype=torch.long)
             cache = with_rows(self.cache, which)
             self.pairing.follow(self.cache, cache, which)

@@ -1,0 +1,79 @@
+"""What of a model's positions depends on more than the token's own place: on how long the text is, and on which model.
+
+Two rotary types take other angles once a text is longer than a length in the config: `longrope` has a second set of
+them, `dynamic` stretches them with every further token. So a prompt beside a longer one, or behind a cached beginning
+that was shorter, would get other numbers than alone. `length_kind` says which lengths go together. The masks and
+angles of base and tuned model may differ as well (long-context fine-tunes): `positions_differ`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, Final, cast
+
+from tuco_lens.models.backends import backend_of
+
+LengthKind = Callable[[int], Hashable]
+"""From a text's length in tokens to its kind; texts of one kind have the same angles, whatever their lengths."""
+
+POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
+"""Entries of `checks.structure` that only decide masks and rotary angles, which each model makes for itself."""
+
+
+def length_kind(*models: Any) -> LengthKind:
+    """Which lengths may share a batch, and go on from one another's KV cache, on all of these models.
+
+    A HookedTransformer has one table of angles, and takes no model whose angles depend on the length.
+    """
+    settings = {each for model in models if backend_of(model) == "bridge" for each in _switches(model)}
+
+    def kind(n_tokens: int) -> Hashable:
+        beyond = ((switch, n_tokens if grows else 0) for switch, grows in sorted(settings) if n_tokens > switch)
+        return tuple(beyond)
+
+    return kind
+
+
+def depends_on_length(*models: Any) -> bool:
+    """Whether any angle depends on how long the text is, within the models' contexts."""
+    longest = max(model.cfg.n_ctx for model in models)
+    kind = length_kind(*models)
+    return kind(1) != kind(longest)
+
+
+def _switches(model: Any) -> Iterator[tuple[int, bool]]:
+    """Rotary settings that depend on the length: up to where they do not, and whether every length is its own."""
+    config = model.original_model.config.get_text_config()
+    for rotary in _rotary_settings(getattr(config, "rope_parameters", None) or {}):
+        kind = str(rotary.get("rope_type", "default"))
+        if kind == "longrope":
+            original = rotary.get("original_max_position_embeddings")
+            yield int(cast("int", original or config.max_position_embeddings)), False
+        elif "dynamic" in kind:
+            yield int(config.max_position_embeddings), True
+
+
+def _rotary_settings(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Rotary settings one by one, where layers of different types have their own."""
+    nested = [value for value in settings.values() if isinstance(value, Mapping)]
+    yield from nested or [settings]
+
+
+def forget_lengths(hf_model: Any) -> None:
+    """From now on, what a rotary module of type `dynamic` gives does not depend on the texts that came before.
+
+    transformers keeps the angles of the longest text so far and uses them for shorter ones too. Each call now begins
+    from the angles of the config.
+    """
+    for module in hf_model.modules():
+        kinds = getattr(module, "rope_type", None)
+        if hasattr(module, "max_seq_len_cached") and "dynamic" in str(kinds):
+            module.register_forward_pre_hook(_begin_anew)
+
+
+def _begin_anew(rotary: Any, _args: Any) -> None:
+    layer_types = rotary.rope_type if isinstance(rotary.rope_type, Mapping) else [None]
+    for layer_type in layer_types:
+        prefix = "" if layer_type is None else f"{layer_type}_"
+        getattr(rotary, f"{prefix}inv_freq").data = getattr(rotary, f"{prefix}original_inv_freq").clone()
+        setattr(rotary, f"{prefix}max_seq_len_cached", rotary.original_max_seq_len)
