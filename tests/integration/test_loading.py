@@ -303,9 +303,9 @@ def test_a_bad_directory_is_refused_in_one_line_that_names_it(case: str, copies:
 MISMATCHED: dict[str, tuple[Callable[[Path], None], str]] = {
     "layers": (_configure(num_hidden_layers=2), "number of layers is 3 in the base model and 2 in the tuned model"),
     "width": (_configure(hidden_size=32), "d_model is 64 in the base model and 32 in the tuned model"),
-    "rotary base": (
-        _configure(rope_parameters={"rope_type": "default", "rope_theta": 1e6}),
-        "rotary settings (rope_theta) is 5000.0 in the base model and 1000000.0 in the tuned model",
+    "activation": (
+        _configure(hidden_act="gelu"),
+        "activation is 'silu' in the base model and 'gelu' in the tuned model",
     ),
     "architecture": (_configure(model_type="mistral"), "architecture is 'llama' in the base model and 'mistral'"),
 }

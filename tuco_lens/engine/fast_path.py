@@ -48,12 +48,12 @@ def fast_path(*models: Any) -> Generator[bool]:
             found = _findings(model)
             _unwrap(found.wrappers, stack)
             for block, choose in found.filters:
-                _replace(block, _FILTER, choose, stack)
+                replace_attribute(block, _FILTER, choose, stack)
         fused = all(_allows_fusion(model) for model in models)
         if fused:
             for model in models:
                 for attention in _attentions(model):
-                    _replace(attention, "forward", _fused_forward(attention), stack)
+                    replace_attribute(attention, "forward", _fused_forward(attention), stack)
                 _set_implementation(model, stack)
         yield fused
 
@@ -118,7 +118,7 @@ def _unwrap(wrappers: list[_Wrapper], stack: ExitStack) -> None:
         own = wrapper.module.original_component
         if own is not None and not wrapper.is_hooked:
             # Hooks on the wrapper itself run in any case; those on what it wraps only if that is called as a module.
-            _replace(wrapper.module, "forward", own if _is_hooked(own) else own.forward, stack)
+            replace_attribute(wrapper.module, "forward", own if _is_hooked(own) else own.forward, stack)
 
 
 def _hook_point_class() -> type[nn.Module]:
@@ -127,7 +127,8 @@ def _hook_point_class() -> type[nn.Module]:
     return HookPoint
 
 
-def _replace(module: nn.Module, name: str, function: Callable[..., Any], stack: ExitStack) -> None:
+def replace_attribute(module: nn.Module, name: str, function: Callable[..., Any], stack: ExitStack) -> None:
+    """Give one module another method until the stack closes; such replacements nest."""
     outer = vars(module).get(name)  # of a fast path around this one
     object.__setattr__(module, name, function)  # the instance's own, before the class's
     if outer is None:

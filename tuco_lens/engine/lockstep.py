@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tuco_lens.engine.own_positions import OwnPositions
 from tuco_lens.models.backends import blocks, stream_of
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -64,6 +65,7 @@ class BlockWatch:
         visit: takes each step, at the end of the tuned block.
         mix: takes (tuned output, base output) within the tuned block and returns what goes on in their place.
         arguments: decides the base block's arguments; by default they are the tuned block's.
+        own: gives the base block masks and angles of its own model.
     """
 
     def __init__(
@@ -75,9 +77,10 @@ class BlockWatch:
         visit: Callable[[BlockStep], None] | None = None,
         mix: Callable[[Stream, Stream], Stream] | None = None,
         arguments: BlockArguments | None = None,
+        own: OwnPositions | None = None,
     ) -> None:
         self.layer, self.tuned, self.base = layer, tuned, base
-        self.visit, self.mix, self.arguments = visit, mix, arguments
+        self.visit, self.mix, self.arguments, self.own = visit, mix, arguments, own
         self._call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self._capture: Any = None
         self._resid_pre: Tensor | None = None
@@ -115,6 +118,8 @@ class BlockWatch:
         args, kwargs = self._call
         if self.arguments is not None:
             args, kwargs = self.arguments.base_arguments(self.layer, args, kwargs)
+        if self.own is not None:
+            args, kwargs = self.own.of_block(self.layer, args, kwargs)
         if args:  # the stream is the first positional argument, or the keyword `hidden_states`
             return stream_of(self.base(stream, *args[1:], **kwargs))
         return stream_of(self.base(**{**kwargs, "hidden_states": stream}))
@@ -158,6 +163,8 @@ def lockstep(
     if base is tuned:
         raise ValueError("base and tuned are one object; load the checkpoint twice")
     with ExitStack() as stack:
+        own = OwnPositions.where_needed(base, tuned, stack, getattr(arguments, "beside", None))
         for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
-            stack.callback(BlockWatch(layer, tuned_block, base_block, visit=visit, arguments=arguments).close)
+            watch = BlockWatch(layer, tuned_block, base_block, visit=visit, arguments=arguments, own=own)
+            stack.callback(watch.close)
         yield

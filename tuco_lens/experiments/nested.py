@@ -23,7 +23,7 @@ from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.experiments.scores import drift_of_ends, stream_ends
 from tuco_lens.models.positions import length_kind
-from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
+from tuco_lens.steering.kv_caches import new_cache, paired_caches, with_rows
 from tuco_lens.steering.scoring import logits_behind, shared_beginning
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Trunk:
 
     def __init__(self, pair: ModelPair) -> None:
         self.pair = pair
-        self.pairing = CachePairing()
+        self.pairing = paired_caches(pair.base, pair.tuned)
         self.kind = length_kind(pair.base, pair.tuned)
         self._clear()
 

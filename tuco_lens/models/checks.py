@@ -40,6 +40,8 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "embedding projection": ("word_embed_proj_dim",),
     "scaling by layer index": ("scale_attn_by_inverse_layer_idx",),
 }
+POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
+"""Entries of `structure` that decide masks and rotary angles alone, which each model makes for itself."""
 _POSITION_TABLES: Final = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "openai-gpt", "biogpt", "xglm")
 """Model types that add an embedding of the absolute position."""
 _LENGTH_DEPENDENT_ROPE: Final = ("dynamic", "longrope")
@@ -67,8 +69,9 @@ def structure(config: Any) -> dict[str, Any]:
 def require_same_structure(base: Any, tuned: Any, base_name: str, tuned_name: str) -> None:
     """Refuse two configs whose blocks do not compute alike.
 
-    A different vocabulary is allowed, and so is a different `max_position_embeddings` if the rotary settings are equal
-    and do not depend on it.
+    A different vocabulary is allowed. So are other rotary angles, another longest position and another attention window
+    in models with rotary embeddings, for each model makes its own (`engine/own_positions.py`): a fine-tune for a longer
+    context has them. How many dimensions are rotated must be equal.
 
     Args:
         base: The base model's transformers config.
@@ -80,8 +83,9 @@ def require_same_structure(base: Any, tuned: Any, base_name: str, tuned_name: st
         PairMismatchError: Naming the first setting that differs, and both its values.
     """
     ours, theirs = structure(base), structure(tuned)
+    own = POSITION_SETTINGS if ours["positional scheme"] == theirs["positional scheme"] == "rotary" else ()
     for label in ours:
-        if not _equal(ours[label], theirs[label]):
+        if label not in own and not equal_settings(ours[label], theirs[label]):
             difference = _difference(label, ours[label], theirs[label])
             raise PairMismatchError(_what(base_name, tuned_name), difference, _REMEDY)
 
@@ -154,15 +158,15 @@ def _positions(config: Any) -> dict[str, Any]:
     """The positional scheme, and what decides the angles or the table."""
     length = getattr(config, "max_position_embeddings", None)
     model_type = getattr(config, "model_type", None)
-    nothing = {"rotary settings": None, "rotary dimensions": None, "longest position": None}
+    nothing = {"rotary settings": None, "rotary share": None, "rotary dimensions": None, "longest position": None}
     if model_type in ("bloom", "mpt") or getattr(config, "alibi", False):
         return {"positional scheme": "ALiBi", **nothing}
     rotary = getattr(config, "rope_parameters", None)
     if rotary:
         rotary = _spelt_out(rotary)
         stretched = any(f"'{kind}'" in repr(rotary) for kind in _LENGTH_DEPENDENT_ROPE)
-        own = {"rotary settings": rotary, "longest position": length if stretched else None}
-        return {"positional scheme": "rotary", **nothing, **own}
+        own = {"rotary settings": rotary, "rotary share": _shares(rotary)}
+        return {"positional scheme": "rotary", **nothing, **own, "longest position": length if stretched else None}
     if getattr(config, "rotary_dim", None) is not None:
         return {"positional scheme": "rotary", **nothing, "rotary dimensions": config.rotary_dim}
     if model_type in _POSITION_TABLES:
@@ -177,6 +181,12 @@ def _spelt_out(rotary: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope_type": "default", "partial_rotary_factor": 1.0, **rotary}
 
 
+def _shares(rotary: Mapping[str, Any]) -> Any:
+    """Which part of each head is rotated, by layer type where these differ."""
+    nested = {kind: _shares(value) for kind, value in rotary.items() if isinstance(value, Mapping)}
+    return nested or rotary.get("partial_rotary_factor")
+
+
 def _window(config: Any) -> Any:
     """The width of the sliding window, None where it is switched off."""
     if getattr(config, "use_sliding_window", True) is False:
@@ -185,26 +195,26 @@ def _window(config: Any) -> Any:
     return width if width is not None else getattr(config, "window_size", None)
 
 
-def _equal(one: Any, other: Any) -> bool:
+def equal_settings(one: Any, other: Any) -> bool:
     """Equality that forgives the rounding of a config's numbers to float32, as in GGUF files."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_equal(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(equal_settings(value, other[key]) for key, value in one.items())
     if isinstance(one, float) or isinstance(other, float):
         if not isinstance(one, (int, float)) or not isinstance(other, (int, float)):
             return False
         return math.isclose(one, other, rel_tol=1e-6)
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_equal, one, other))
+        return len(one) == len(other) and all(map(equal_settings, one, other))
     return one == other
 
 
 def _difference(label: str, base: Any, tuned: Any) -> str:
     """Both values of the setting that differs; within a mapping or a list, of the first entry that does."""
     if isinstance(base, Mapping) and isinstance(tuned, Mapping):
-        key = next(k for k in [*base, *tuned] if not _equal(base.get(k), tuned.get(k)))
+        key = next(k for k in [*base, *tuned] if not equal_settings(base.get(k), tuned.get(k)))
         return _difference(f"{label} ({key})", base.get(key), tuned.get(key))
     if isinstance(base, (list, tuple)) and isinstance(tuned, (list, tuple)) and len(base) == len(tuned):
-        index = next(i for i, pair in enumerate(zip(base, tuned, strict=True)) if not _equal(*pair))
+        index = next(i for i, pair in enumerate(zip(base, tuned, strict=True)) if not equal_settings(*pair))
         return _difference(f"{label} (layer {index})", base[index], tuned[index])
     return f"{label} is {base!r} in the base model and {tuned!r} in the tuned model"
 

@@ -49,7 +49,11 @@ def unsupported_reason(config: PreTrainedConfig) -> str | None:
 
 
 def to_hooked(
-    hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, *, official_name: str | None = None
+    hf_model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    official_name: str | None = None,
+    n_ctx: int = 0,
 ) -> HookedTransformer:
     """The model as a HookedTransformer without weight processing, equal to it in every layer.
 
@@ -67,6 +71,7 @@ def to_hooked(
         tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with
             right padding. None leaves the model without one.
         official_name: Only a label, `model.cfg.model_name`.
+        n_ctx: How many positions a rotary model shall take at least, in tokens; it is made for the config's.
 
     Raises:
         LoadError: if the config cannot be expressed, the model is spread over devices, or the numbers differ.
@@ -77,7 +82,7 @@ def to_hooked(
     if len({parameter.device for parameter in hf_model.parameters()}) != 1:
         raise LoadError("cannot make a HookedTransformer", "the weights are spread over several devices", _BRIDGE)
     source = text_model(hf_model)
-    model = _without_weights(source, official_name)
+    model = _without_weights(source, official_name, n_ctx)
     with torch.no_grad():
         _give_weights(model, _converted(source, model))
     torch.nn.Module.to(model, source.device)  # buffers; HookedTransformer.to would print
@@ -94,14 +99,17 @@ def _has_hooked_transformer() -> bool:
         return False
 
 
-def _without_weights(hf_model: Any, name: str | None) -> Any:
+def _without_weights(hf_model: Any, name: str | None, n_ctx: int) -> Any:
     """The model with its buffers, its parameters on the meta device."""
     # Imported here: transformer_lens >= 4.0 has neither of them.
     from accelerate import init_empty_weights
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
+    settings = hooked_settings(hf_model.config)
+    if settings.get("positional_embedding_type") == "rotary":
+        settings["n_ctx"] = max(settings["n_ctx"], n_ctx)
     config = HookedTransformerConfig(
-        **hooked_settings(hf_model.config),
+        **settings,
         model_name=name or hf_model.config.model_type,
         dtype=hf_model.dtype,
         device=str(hf_model.device),

@@ -251,7 +251,9 @@ def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
     if backend == "hooked":
         from tuco_lens.models.hooked import to_hooked
 
-        return to_hooked(hf_model, plan.tokenizer)
+        # As a base it may be fed longer prompts than it is made for.
+        longest = getattr(plan.tuned_config.get_text_config(), "max_position_embeddings", 0)
+        return to_hooked(hf_model, plan.tokenizer, n_ctx=longest)
     from tuco_lens.models.bridge import to_bridge
 
     return to_bridge(hf_model, plan.tokenizer)

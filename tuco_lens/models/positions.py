@@ -9,15 +9,13 @@ angles of base and tuned model may differ as well (long-context fine-tunes): `po
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from tuco_lens.models.backends import backend_of
+from tuco_lens.models.checks import POSITION_SETTINGS, equal_settings, structure
 
 LengthKind = Callable[[int], Hashable]
 """From a text's length in tokens to its kind; texts of one kind have the same angles, whatever their lengths."""
-
-POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
-"""Entries of `checks.structure` that only decide masks and rotary angles, which each model makes for itself."""
 
 
 def length_kind(*models: Any) -> LengthKind:
@@ -32,6 +30,16 @@ def length_kind(*models: Any) -> LengthKind:
         return tuple(beyond)
 
     return kind
+
+
+def positions_differ(base: Any, tuned: Any) -> bool:
+    """Whether the two models hand their blocks other masks or rotary angles; never of HookedTransformers."""
+    return backend_of(tuned) == "bridge" and not equal_settings(_handed(base), _handed(tuned))
+
+
+def _handed(model: Any) -> dict[str, Any]:
+    found = structure(model.original_model.config)
+    return {name: found[name] for name in POSITION_SETTINGS}
 
 
 def depends_on_length(*models: Any) -> bool:

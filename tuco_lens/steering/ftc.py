@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.engine.lockstep import BlockStep, BlockWatch
+from tuco_lens.engine.own_positions import OwnPositions
 from tuco_lens.models.backends import blocks
 from tuco_lens.steering.alpha import PositionFilter
-from tuco_lens.steering.kv_caches import CachePairing
+from tuco_lens.steering.kv_caches import paired_caches
 
 
 class FtcScaling:
@@ -41,7 +42,7 @@ class FtcScaling:
     ) -> None:
         self.base, self.tuned, self.alphas, self.visit = base, tuned, alphas, visit
         self.filters = tuple(filters)
-        self.caches = CachePairing()
+        self.caches = paired_caches(base, tuned)
         self.padding: Int[Tensor, " row"] | None = None
         """Pad tokens on the left of each row of the batch, in tokens; None for none."""
         self.prompt_length: int | None = None
@@ -53,12 +54,15 @@ class FtcScaling:
         with ExitStack() as stack:
             pairs = zip(blocks(self.tuned), blocks(self.base), strict=True)
             scaled = [bool((row != 1).any()) for row in self.alphas]
+            watched = any(scaled) or self.visit is not None
+            own = OwnPositions.where_needed(self.base, self.tuned, stack, self.caches.beside) if watched else None
             for layer, (tuned_block, base_block) in enumerate(pairs):
-                runs_base = scaled[layer] or self.visit is not None
+                runs_base = scaled[layer] or self.visit is not None or own is not None  # whose cache must be whole
                 # The first block is watched for the sake of the caches, whichever layers are scaled.
                 if runs_base or (layer == 0 and any(scaled)):
                     mix = _Mixer(self, layer) if scaled[layer] else None
-                    watch = BlockWatch(layer, tuned_block, base_block, visit=self.visit, mix=mix, arguments=self.caches)
+                    how: dict[str, Any] = {"visit": self.visit, "mix": mix, "arguments": self.caches, "own": own}
+                    watch = BlockWatch(layer, tuned_block, base_block, **how)
                     stack.callback(watch.close)
             self._stack = stack.pop_all()
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of, device_of
+from tuco_lens.models.positions import positions_differ
 
 _WHOLE_CACHE_OPERATIONS = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
 """What transformers' generation may do to a cache between passes; the base blocks' cache follows."""
@@ -35,6 +36,11 @@ def new_cache(model: Any, batch_size: int) -> Any:
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
     return TransformerLensKeyValueCache.init_cache(model.cfg, device_of(model), batch_size)
+
+
+def paired_caches(base: Any, tuned: Any) -> CachePairing:
+    """The pairing of these two models' caches."""
+    return CachePairing(partial(new_cache, base, 1) if positions_differ(base, tuned) else None)
 
 
 def fork(cache: Any) -> Any:
@@ -95,9 +101,14 @@ class _Partner:
 
 
 class CachePairing:
-    """Which base cache belongs to which tuned cache, and where in its sequence the current pass is."""
+    """Which base cache belongs to which tuned cache, and where in its sequence the current pass is.
 
-    def __init__(self) -> None:
+    Args:
+        fresh: makes an empty base cache, where that is not like the tuned model's (another attention window).
+    """
+
+    def __init__(self, fresh: Callable[[], Any] | None = None) -> None:
+        self._fresh = fresh
         self._partners: dict[int, _Partner] = {}
         self._layer = -1
         self.offset = 0
@@ -124,8 +135,16 @@ class CachePairing:
         if cache is None:
             return
         if self.offset == 0 and (is_new_pass or not hasattr(cache, "get_seq_length")):
-            self._begin(cache, fork(cache))
+            self._begin(cache, self._empty(cache))
         self.prompt_length = self._partner(cache).prompt_length
+
+    def _empty(self, cache: Any) -> Any:
+        return fork(cache) if self._fresh is None else self._fresh()
+
+    def beside(self, cache: Any) -> Any:
+        """The base blocks' cache beside a tuned one, as it is before a pass: an empty one if that is yet to begin."""
+        found = self._partners.get(id(cache))
+        return self._empty(cache) if found is None or not cache.get_seq_length() else found.base
 
     def follow(self, tuned: Any, copied: Any, rows: Int[Tensor, " row"]) -> None:
         """Give a copy of a tuned cache, made by `with_rows`, its own copy of the base blocks' cache."""
@@ -140,7 +159,7 @@ class CachePairing:
         self.offset = cached_tokens(parts[0], 0)
         if self.offset == 0:
             for part in parts:
-                self._begin(part, fork(part), n_tokens)
+                self._begin(part, self._empty(part), n_tokens)
         base = [self._partner(part).base for part in parts]
         if cached_tokens(base[0], 0) != self.offset:
             raise _filled_elsewhere(self.offset)

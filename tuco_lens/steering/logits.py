@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of
-from tuco_lens.steering.kv_caches import CachePairing, new_cache
+from tuco_lens.steering.kv_caches import new_cache, paired_caches
 
 _CACHE_NAMES = {"bridge": "past_key_values", "hooked": "past_kv_cache"}
 
@@ -40,7 +40,7 @@ class ContrastiveLogits:
             )
         self.base, self.tuned, self.alphas = base, tuned, alphas
         self.cache_name = _CACHE_NAMES[backend_of(tuned)]
-        self.caches = CachePairing()
+        self.caches = paired_caches(base, tuned)
         self._attached = False
 
     def attach(self) -> None:

@@ -80,7 +80,7 @@ class _Scorer:
 
     def __init__(self, pair: ModelPair, acting: Attachable, rows: Sequence[list[int]], n_shared: int) -> None:
         self.pair, self.rows, self.n_shared = pair, rows, n_shared
-        self.pairing: CachePairing = getattr(acting, "caches", CachePairing())
+        self.pairing: CachePairing = getattr(acting, "caches", None) or CachePairing()
         self.kind = length_kind(pair.base, pair.tuned)
         self.cache: Any = None
 
