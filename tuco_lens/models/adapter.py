@@ -1,8 +1,9 @@
 """A tuned model made of a base model and a PEFT adapter, with the base weights in memory once.
 
 The transformers base is copied with all its weights shared, and PEFT injects the adapter into the copy: base and tuned
-differ in the adapter's own tensors only. `merge_adapter` folds these into copies of the matrices that they change, for
-what needs plain matrices (HookedTransformer). `load_pair` decides which.
+differ in the adapter's own tensors only. `merging.py` folds adapters into copies of the matrices that they change, for
+what needs plain matrices (HookedTransformer), and for adapters that cannot be kept beside the base. `load_pair` decides
+which.
 """
 
 from __future__ import annotations
@@ -22,10 +23,7 @@ from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, looks_li
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["JOINT_PROJECTIONS", "Adapter", "attach_adapter", "merge_adapter", "open_adapter"]
-
-JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
-"""Modules that a TransformerBridge takes apart when it is made: it would run the parts, without the adapter."""
+__all__ = ["Adapter", "attach_adapter", "open_adapter"]
 
 _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
@@ -113,34 +111,6 @@ def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
         _load(tuned, weights, shared, adapter, base_name)
         _unwrap_saved_modules(tuned)
     return tuned.requires_grad_(False).eval()
-
-
-def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
-    """Fold the adapter that `attach_adapter` attached into the weights, in place, and return the model.
-
-    Only the matrices that the adapter changes are copied; all others remain shared with the base model.
-
-    Args:
-        tuned: What `attach_adapter` returned.
-        only: Endings of the names of the modules to merge; by default all.
-    """
-    import torch
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [
-        (name, module)
-        for name, module in tuned.named_modules()
-        if isinstance(module, BaseTunerLayer) and name.endswith(only)
-    ]
-    with torch.no_grad():
-        for name, layer in reversed(layers):  # wrappers may be nested: the inner ones first
-            inner: Any = layer.get_base_layer()
-            for own, parameter in list(inner.named_parameters(recurse=False)):
-                setattr(inner, own, torch.nn.Parameter(parameter.clone(), requires_grad=False))
-            layer.merge()
-            # Trained rows of an embedding have their layer inside of a wrapper, which goes as well.
-            _set_module(tuned, name.removesuffix(".token_adapter"), inner)
-    return tuned
 
 
 def _require_peft(what: str) -> None:
@@ -335,9 +305,10 @@ def _unwrap_saved_modules(tuned: Any) -> None:
 
     wrappers = [(name, module) for name, module in tuned.named_modules() if isinstance(module, ModulesToSaveWrapper)]
     for name, wrapper in wrappers:
-        _set_module(tuned, name, wrapper.modules_to_save[wrapper.active_adapters[0]])
+        set_module(tuned, name, wrapper.modules_to_save[wrapper.active_adapters[0]])
 
 
-def _set_module(model: Any, name: str, module: Any) -> None:
+def set_module(model: Any, name: str, module: Any) -> None:
+    """Put a module in the place of the one of that name."""
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, module)

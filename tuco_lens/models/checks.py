@@ -136,7 +136,11 @@ def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
     import torch
 
     for name, tensor in named:
-        if tensor.numel() == 0 or not tensor.is_floating_point():
+        if (
+            tensor.numel() == 0
+            or not tensor.is_floating_point()
+            or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
+        ):
             continue
         # Both ends are NaN if any value is: one pass, and no mask as large as the weights.
         ends = torch.stack(torch.aminmax(tensor.detach())).tolist()
@@ -147,11 +151,24 @@ def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
 
 def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
     """The shape of every tensor of a transformers model by name, and the names of its embedding and unembedding."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    modules = dict(model.named_modules())
+    shapes = {
+        name: _shape(modules[name.rpartition(".")[0]], parameter)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
     ends = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
     own = {id(parameter) for end in ends for parameter in end.parameters()}
     named = model.named_parameters(remove_duplicate=False)
     return shapes, {name for name, parameter in named if id(parameter) in own}
+
+
+def _shape(module: Any, parameter: Any) -> tuple[int, ...]:
+    """The shape of a parameter; of a matrix that is stored quantised, that of what it stands for."""
+    import torch
+
+    if type(parameter) is not torch.nn.Parameter and hasattr(module, "out_features"):
+        return (module.out_features, module.in_features)
+    return tuple(parameter.shape)
 
 
 def _positions(config: Any) -> dict[str, Any]:

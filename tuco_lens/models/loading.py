@@ -215,18 +215,29 @@ def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
 
 
 def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
-    from tuco_lens.models.adapter import JOINT_PROJECTIONS, attach_adapter, merge_adapter
+    """The base model, and the tuned one, whose logits are those of PEFT's own model.
+
+    An adapter stays beside the shared base weights where it can. Where a conversion would drop it, it is merged.
+    """
+    from tuco_lens.models.adapter import attach_adapter
+    from tuco_lens.models.merging import JOINT_PROJECTIONS, merge_adapter, merged_by_peft, stays_beside
 
     adapter = cast("Adapter", plan.tuned)
     hf_base = _sound_model(plan.base, plan.base_config, plan)
-    hf_tuned = attach_adapter(hf_base, adapter, plan.base.name)
-    ends = _end_tokens(hf_tuned, plan.tokenizer)
-    if backend == "hooked":
-        return _converted(hf_base, backend, plan), _converted(merge_adapter(hf_tuned), backend, plan), ends
-    expected = _logits(hf_tuned, plan)
-    tuned = _converted(merge_adapter(hf_tuned, JOINT_PROJECTIONS), backend, plan)
+    if stays_beside(adapter):
+        hf_tuned = attach_adapter(hf_base, adapter, plan.base.name)
+        expected, ends = _logits(hf_tuned, plan), _end_tokens(hf_tuned, plan.tokenizer)
+        merged = ("",) if backend == "hooked" else JOINT_PROJECTIONS
+        tuned = _converted(merge_adapter(hf_tuned, merged), backend, plan)
+        if backend == "bridge" and not _agree(_logits(tuned, plan), expected, plan):
+            tuned = _converted(merge_adapter(attach_adapter(hf_base, adapter, plan.base.name)), backend, plan)
+    else:
+        hf_tuned, expected = merged_by_peft(hf_base, adapter, plan.base.name, lambda model: _logits(model, plan))
+        ends = _end_tokens(hf_tuned, plan.tokenizer)
+        tuned = _converted(hf_tuned, backend, plan)
     if not _agree(_logits(tuned, plan), expected, plan):
-        tuned = _converted(merge_adapter(attach_adapter(hf_base, adapter, plan.base.name)), backend, plan)
+        why = f"with the backend {backend!r} its logits are not those of PEFT's own model"
+        raise LoadError(adapter.what, why, "merge it with PEFT, and give the merged model as tuned")
     return _converted(hf_base, backend, plan), tuned, ends
 
 
@@ -266,8 +277,9 @@ def _logits(model: Any, plan: _Plan) -> torch.Tensor:
     # From the middle of the vocabulary, for special tokens lie at its ends.
     middle = max(plan.base_config.get_text_config().vocab_size // 2 - 4, 0)
     ids = torch.arange(middle, middle + 8, device=plan.device)[None]  # [1, 8]
+    is_hooked = type(model).__name__ == "HookedTransformer"
     with torch.no_grad():
-        output = model(ids, use_cache=False)
+        output = model(ids) if is_hooked else model(ids, use_cache=False)
     return (output if isinstance(output, torch.Tensor) else output.logits).float()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import sys
 from collections.abc import Generator, Iterable
@@ -157,7 +158,7 @@ def load_model(source: Source, config: Any, options: LoadOptions, device: torch.
         LoadError: The weights are missing, surplus, misshapen or damaged.
     """
     if source.kind == "loaded":
-        model = _copy_of_loaded(source.location, device, dtype)
+        model = _copy_of_loaded(source.location, device, dtype, source.what)
     else:
         model = _read_model(source, config, options, dtype).to(device)
     if not getattr(model.config, "architectures", None):
@@ -169,15 +170,43 @@ def copy_sharing_weights(model: Any) -> Any:
     """A copy of a model's modules and config whose parameters and buffers lie in the memory of `model`'s.
 
     The parameters are objects of their own, so that freezing, moving or replacing them leaves `model` as it was.
+    Quantised ones are more than their tensor (bitsandbytes, torchao, quanto): both models hold the same object.
     """
     import torch
 
     memo: dict[int, Any] = {
+        id(module): _with_same_tensors(module) for module in model.modules() if is_quantised(module)
+    }
+    memo |= {
         id(parameter): torch.nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
         for parameter in model.parameters()
+        if type(parameter) is torch.nn.Parameter
     }
     memo.update({id(buffer): buffer for buffer in model.buffers()})
     return copy.deepcopy(model, memo)
+
+
+def is_quantised(module: Any) -> bool:
+    """Whether a module has a parameter of its own that is of another class than torch's, as quantised ones are."""
+    import torch
+
+    own = module.parameters(recurse=False)
+    return any(type(parameter) is not torch.nn.Parameter for parameter in own)
+
+
+def _with_same_tensors(module: Any) -> Any:
+    """A module of its own, with its own flags and hooks, that holds the very parameters and buffers of another."""
+    import torch
+
+    other = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, dict):
+            vars(other)[name] = value.copy()
+    # bitsandbytes repacks the weights of a model that has run on the CPU when its state dict is asked for, and gets
+    # them wrong; PEFT asks while it loads.
+    save = torch.nn.Module._save_to_state_dict  # pyright: ignore[reportPrivateUsage]
+    vars(other)["_save_to_state_dict"] = functools.partial(save, other)
+    return other
 
 
 def choose_device(device: str | torch.device | None, *sources: Source) -> torch.device:
@@ -332,9 +361,13 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_SHOWN]) + rest
 
 
-def _copy_of_loaded(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _copy_of_loaded(model: Any, device: torch.device, dtype: torch.dtype, what: str) -> Any:
     if model.device == device and model.dtype == dtype:
         return copy_sharing_weights(model)
+    if any(map(is_quantised, model.modules())):
+        change = f"moved from {model.device} to {device} or cast from {model.dtype} to {dtype}"
+        why = f"it is quantised, and cannot be {change}"
+        raise LoadError(what, why, "load it as it shall be, and leave out device and dtype")
     return copy.deepcopy(model).to(device=device, dtype=dtype)
 
 

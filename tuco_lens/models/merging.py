@@ -1,0 +1,140 @@
+"""Adapters folded into plain matrices: by module into copies of what each changes, or by PEFT as a whole.
+
+`merge_adapter` takes what `attach_adapter` made. `merged_by_peft` is for adapters that cannot be attached beside a base
+model which stays as it is: those that keep tensors on the model as a whole (VeRA, RandLoRA), and those that change the
+base weights when they are put on (OLoRA, PiSSA).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+from tuco_lens.errors import LoadError
+from tuco_lens.models.adapter import Adapter, set_module
+from tuco_lens.models.hub import raise_translated
+from tuco_lens.models.sources import is_quantised, quiet_libraries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
+"""Modules that a TransformerBridge takes apart when it is made: it would run the parts, without the adapter."""
+
+# fmt: off
+_ATTACHED: Final = frozenset({
+    "ADALORA", "BOFT", "C3A", "FOURIERFT", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "OFT", "ROAD", "SHIRA",
+    "TRAINABLE_TOKENS", "WAVEFT",
+})
+# fmt: on
+"""Kinds whose tensors all lie beside the matrices that they change, and which leave those as they are."""
+_LEAVES_BASE: Final = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
+"""Values of `init_lora_weights` that do not change the base weights."""
+_CONVERT: Final = (
+    "save it with PEFT's path_initial_model_for_weight_conversion, which makes a plain LoRA of it, "
+    "or give the merged model as tuned"
+)
+
+
+def stays_beside(adapter: Adapter) -> bool:
+    """Whether the adapter can be attached to a copy of the base model that shares the base's weights."""
+    config = adapter.config
+    plain = getattr(config, "init_lora_weights", True) in _LEAVES_BASE
+    return config.peft_type.value in _ATTACHED and plain
+
+
+def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
+    """Fold the adapter that `attach_adapter` attached into the weights, in place, and return the model.
+
+    Only the matrices that the adapter changes are copied; all others remain shared with the base model.
+
+    Args:
+        tuned: What `attach_adapter` returned.
+        only: Endings of the names of the modules to merge; by default all.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [
+        (name, module)
+        for name, module in tuned.named_modules()
+        if isinstance(module, BaseTunerLayer) and name.endswith(only)
+    ]
+    with torch.no_grad():
+        for name, layer in reversed(layers):  # wrappers may be nested: the inner ones first
+            inner: Any = layer.get_base_layer()
+            for own, parameter in list(inner.named_parameters(recurse=False)):
+                setattr(inner, own, torch.nn.Parameter(parameter.clone(), requires_grad=False))
+            if any(getattr(layer, "lora_bias", {}).values()) and getattr(inner, "bias", None) is None:
+                inner.bias = torch.nn.Parameter(inner.weight.new_zeros(inner.out_features))  # for the adapter's own
+            layer.merge()
+            # Trained rows of an embedding have their layer inside of a wrapper, which goes as well. A trained norm
+            # changes places with the base's when it is merged.
+            set_module(tuned, name.removesuffix(".token_adapter"), layer.get_base_layer())
+    return tuned
+
+
+def merged_by_peft(base: Any, adapter: Adapter, base_name: str, logits: Callable[[Any], Tensor]) -> tuple[Any, Tensor]:
+    """The tuned model as PEFT itself loads and merges it, on a copy of the base; what it leaves alone is shared again.
+
+    PEFT may change the base weights when it puts an adapter on, and some ways draw random numbers. So it is done twice,
+    with different ones, and an adapter that does not give the same model both times is refused.
+
+    Args:
+        base: The transformers base model; it is left as it is.
+        adapter: What `open_adapter` found.
+        base_name: What the user gave as base.
+        logits: Of a transformers model, for a few tokens.
+
+    Returns:
+        A transformers model of the class of `base`, and the logits before the merge.
+
+    Raises:
+        LoadError: PEFT cannot load the adapter or merge it, or not in a way that can be repeated.
+    """
+    if any(map(is_quantised, base.modules())):
+        kind = adapter.config.peft_type.value
+        why = f"an adapter of the kind {kind} has to be merged, and the weights of {base_name!r} are quantised"
+        raise LoadError(adapter.what, why, "load the base model without quantisation")
+    import torch
+
+    found: list[tuple[Any, Tensor]] = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            found.append(_merged(base, adapter, logits))
+    (tuned, expected), (_, again) = found
+    if not torch.allclose(expected, again, rtol=1e-4, atol=1e-4 * float(expected.abs().max())):
+        how = getattr(adapter.config, "init_lora_weights", adapter.config.peft_type.value)
+        why = f"PEFT changes the base weights at random when it loads it ({how!r}), so its files do not tell the model"
+        raise LoadError(adapter.what, why, _CONVERT)
+    _share_again(tuned, base)
+    return tuned, expected
+
+
+def _merged(base: Any, adapter: Adapter, logits: Callable[[Any], Tensor]) -> tuple[Any, Tensor]:
+    from peft import PeftModel
+
+    try:
+        with quiet_libraries(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PEFT's advice on training and saving
+            model: Any = PeftModel.from_pretrained(copy.deepcopy(base), str(adapter.folder)).eval()
+            expected = logits(model)
+            tuned = model.merge_and_unload()
+    except Exception as error:
+        raise_translated(error, adapter.what, adapter.name)
+    return tuned.requires_grad_(False).eval(), expected
+
+
+def _share_again(tuned: Any, base: Any) -> None:
+    """Parameters that the adapter has left alone lie in the base model's memory."""
+    import torch
+
+    given = dict(base.named_parameters())
+    for name, parameter in list(tuned.named_parameters()):
+        same = given.get(name)
+        if same is not None and torch.equal(same, parameter):
+            parameter.data = same.data
