@@ -49,7 +49,7 @@ docs: $(DOCS_INSTALLED) ## build the documentation into site/
 pins: ## resolve every dependency anew and write constraints.txt
 	rm -rf .venv-pins
 	$(PYTHON) -m venv .venv-pins
-	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,evals,notebook,images,data,docs]"
+	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,docs]"
 	.venv-pins/bin/python scripts/pin.py > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	rm -rf .venv-pins
@@ -63,7 +63,7 @@ $(VENV)/bin/pip $(BRIDGE_VENV)/bin/pip:
 	$(PYTHON) -m venv $(@:/bin/pip=)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,evals,notebook,images,data]"
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data]"
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
@@ -72,5 +72,5 @@ $(DOCS_INSTALLED): $(INSTALLED)
 
 $(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bin/pip
 	sed 's/^transformer-lens==.*/transformer-lens==$(BRIDGE_TRANSFORMER_LENS)/' constraints.txt > $(BRIDGE_VENV)/constraints.txt
-	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,evals,notebook,images,data]"
+	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data]"
 	@touch $@

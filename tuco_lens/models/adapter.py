@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from tuco_lens.errors import LoadError
+from tuco_lens.models.adapter_checks import check_adapter_config, check_patterns
 from tuco_lens.models.checks import require_finite
-from tuco_lens.models.files import require_whole_safetensors
+from tuco_lens.models.files import checkpoints_remedy, require_no_pointer, require_whole_safetensors
 from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
 from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, looks_like_path, quiet_libraries
 
@@ -69,11 +70,13 @@ def open_adapter(given: str | Path, options: LoadOptions) -> Adapter:
     from peft import PeftConfig
 
     folder = _adapter_folder(given, what, options)
+    require_no_pointer(folder / _CONFIG, what)
     weights = _weights_file(folder, what, options)
     try:
         config: Any = PeftConfig.from_pretrained(str(folder))
     except Exception as error:
         raise_translated(error, what, name)
+    check_adapter_config(config, what)
     if config.is_prompt_learning or config.is_adaption_prompt:
         why = f"{config.peft_type.value} adds tokens or prefixes and changes no weights"
         raise LoadError(what, why, "give an adapter such as LoRA")
@@ -126,9 +129,8 @@ def _adapter_folder(given: str | Path, what: str, options: LoadOptions) -> Path:
     if path.is_dir():
         if not (path / _CONFIG).is_file():
             whole = (path / "config.json").is_file()
-            remedy = (
-                "give a whole model as tuned, not as adapter" if whole else "give the directory that PEFT has saved"
-            )
+            remedy = "give a whole model as tuned, not as adapter" if whole else checkpoints_remedy(path, _CONFIG)
+            remedy = remedy or "give the directory that PEFT has saved"
             raise LoadError(what, f"{str(path)!r} has no {_CONFIG}", remedy)
         return path
     name = str(given)
@@ -158,6 +160,7 @@ def _weights_file(folder: Path, what: str, options: LoadOptions) -> Path:
     if safe.is_file():
         require_whole_safetensors(safe, what)
         return safe
+    require_no_pointer(pickle, what)
     if pickle.is_file() and options.allow_pickle:
         return pickle
     if pickle.is_file():
@@ -229,10 +232,11 @@ def _inject(tuned: Any, adapter: Adapter, base_name: str) -> None:
     from peft import inject_adapter_in_model
 
     adapter.config.inference_mode = True
+    check_patterns(adapter.config, dict(tuned.named_modules()).keys(), adapter.what)
     try:
         inject_adapter_in_model(adapter.config, tuned)
-    except ValueError as error:
-        why = str(error).splitlines()[0][:300]
+    except Exception as error:  # of a config that nothing here has found fault with
+        why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         if "not found in the base model" in why:
             why = f"it adapts modules that {base_name!r} does not have ({why})"
             raise LoadError(adapter.what, why, _OTHER_MODEL) from error
@@ -257,7 +261,7 @@ def _load(tuned: Any, weights: dict[str, Tensor], shared: set[int], adapter: Ada
     own = {name for name, parameter in tuned.named_parameters() if parameter.data_ptr() not in shared}
     try:
         result: Any = set_peft_model_state_dict(tuned, weights)
-    except (RuntimeError, KeyError) as error:
+    except Exception as error:  # whatever PEFT makes of tensors that do not fit
         _raise_misfit(tuned, weights, error, adapter, base_name)
     unused = sorted(result.unexpected_keys)
     if unused:

@@ -16,6 +16,7 @@ __all__ = ["inspect_directory", "is_pickle", "require_safe_weights", "require_wh
 
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLE_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -44,6 +45,8 @@ def inspect_directory(path: Path, what: str, *, allow_pickle: bool) -> None:
         )
     if "config.json" not in names:
         raise LoadError(what, f"{str(path)!r} has no config.json", _without_config(path, names))
+    for name in names:
+        require_no_pointer(path / name, what)
     require_safe_weights(names, what, str(path), allow_pickle=allow_pickle)
     for shard in _safetensors_files(path, names, what):
         require_whole_safetensors(shard, what)
@@ -73,6 +76,29 @@ def require_safe_weights(names: Collection[str], what: str, where: str, *, allow
     )
 
 
+def require_no_pointer(path: Path, what: str) -> None:
+    """Refuse a Git LFS pointer, which stands in a clone for a file that was not fetched.
+
+    Raises:
+        LoadError: The file is one.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                why = f"{str(path)!r} is a Git LFS pointer and not the file itself"
+                raise LoadError(what, why, "fetch the files with `git lfs pull` in that folder")
+
+
+def checkpoints_remedy(path: Path, name: str) -> str | None:
+    """What to give in place of a run's folder: the checkpoints in it that have this file; None if there are none."""
+    found = [entry.parent for entry in path.glob(f"checkpoint-*/{name}")]
+    if not found:
+        return None
+    names = sorted((folder.name for folder in found), key=lambda name: (len(name), name))  # by number
+    shown = ", ".join(names if len(names) <= 6 else [*names[:3], "…", *names[-2:]])
+    return f"it is a run's folder: give one of its checkpoints, {shown}"
+
+
 def require_whole_safetensors(path: Path, what: str) -> None:
     """Read the header of one safetensors file, which tells truncation and damage without reading the tensors.
 
@@ -83,6 +109,7 @@ def require_whole_safetensors(path: Path, what: str) -> None:
 
     if not path.is_file():
         raise LoadError(what, f"the weights file {str(path)!r} is missing", "complete the download or the copy")
+    require_no_pointer(path, what)
     try:
         with safe_open(path, framework="pt"):
             pass
@@ -96,6 +123,9 @@ def _without_config(path: Path, names: list[str]) -> str:
     gguf = [name for name in names if name.endswith(".gguf")]
     if gguf:
         return f"give the file itself, {str(path / gguf[0])!r}"
+    run = checkpoints_remedy(path, "config.json") or checkpoints_remedy(path, "adapter_config.json")
+    if run is not None:
+        return run
     return "give a directory that save_pretrained has written"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuco_lens.models.adapter import Adapter
     from tuco_lens.models.sources import LoadOptions, Source
 
-__all__ = ["BACKENDS", "BackendNotice", "LoadedPair", "load_pair"]
+__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "LoadedPair", "load_pair"]
 
 BACKENDS = ("auto", "hooked", "bridge")
 """What `backend=` may be."""
@@ -28,6 +28,10 @@ BACKENDS = ("auto", "hooked", "bridge")
 
 class BackendNotice(UserWarning):
     """Says that `backend="auto"` took TransformerBridge, and why."""
+
+
+class AdapterNotice(UserWarning):
+    """Says that an adapter names another base model than the one given."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +224,15 @@ def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[i
     An adapter stays beside the shared base weights where it can. Where a conversion would drop it, it is merged.
     """
     from tuco_lens.models.adapter import attach_adapter
+    from tuco_lens.models.adapter_checks import other_base
     from tuco_lens.models.merging import JOINT_PROJECTIONS, merge_adapter, merged_by_peft, stays_beside
 
     adapter = cast("Adapter", plan.tuned)
+    trained_on = other_base(adapter.config, plan.base.name)
+    if trained_on is not None:
+        names = f"was trained on {trained_on!r} by its config, and the base given is {plan.base.name!r}"
+        remedy = "if these are two models, give the one that it was trained on"
+        warnings.warn(f"the adapter {adapter.name!r} {names}; {remedy}", AdapterNotice, stacklevel=5)
     hf_base = _sound_model(plan.base, plan.base_config, plan)
     if stays_beside(adapter):
         hf_tuned = attach_adapter(hf_base, adapter, plan.base.name)

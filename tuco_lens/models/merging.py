@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tuco_lens.errors import LoadError
 from tuco_lens.models.adapter import Adapter, set_module
+from tuco_lens.models.adapter_checks import check_patterns
 from tuco_lens.models.hub import raise_translated
 from tuco_lens.models.sources import is_quantised, quiet_libraries
 
@@ -101,6 +102,7 @@ def merged_by_peft(base: Any, adapter: Adapter, base_name: str, logits: Callable
         raise LoadError(adapter.what, why, "load the base model without quantisation")
     import torch
 
+    check_patterns(adapter.config, dict(base.named_modules()).keys(), adapter.what)
     found: list[tuple[Any, Tensor]] = []
     for seed in (0, 1):
         with torch.random.fork_rng(devices=[]):
@@ -123,9 +125,14 @@ def _merged(base: Any, adapter: Adapter, logits: Callable[[Any], Tensor]) -> tup
             warnings.simplefilter("ignore")  # PEFT's advice on training and saving
             model: Any = PeftModel.from_pretrained(copy.deepcopy(base), str(adapter.folder)).eval()
             expected = logits(model)
-            tuned = model.merge_and_unload()
     except Exception as error:
         raise_translated(error, adapter.what, adapter.name)
+    try:
+        tuned = model.merge_and_unload()
+    except Exception as error:
+        kind = adapter.config.peft_type.value
+        why = f"PEFT cannot merge an adapter of the kind {kind} ({(str(error).splitlines() or [''])[0][:200]})"
+        raise LoadError(adapter.what, why, "give one that can be merged, such as LoRA") from error
     return tuned.requires_grad_(False).eval(), expected
 
 
