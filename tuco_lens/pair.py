@@ -21,6 +21,7 @@ from tuco_lens.engine.batches import MeasureOptions, measured_maps
 from tuco_lens.engine.contributions import CacheAccumulator, ContributionCache, lockstep
 from tuco_lens.engine.metrics import Norm
 from tuco_lens.engine.progress import with_progress
+from tuco_lens.engine.use import guard
 from tuco_lens.errors import InputError, LoadError
 from tuco_lens.models.backends import BackendName, blocks, device_of, dtype_of, run_logits
 from tuco_lens.models.loading import load_pair
@@ -64,6 +65,9 @@ class ModelPair:
     """Tokens that end a generated text: those of the tuned model's generation config and of its tokenizer."""
     active_scalings: list[Scaling] = field(default_factory=list["Scaling"], init=False, repr=False, compare=False)
     """Scalings that are on, the innermost last; see `scaled`."""
+
+    def __post_init__(self) -> None:
+        guard(self.base, self.tuned)
 
     @classmethod
     def from_pretrained(
@@ -329,7 +333,7 @@ class ModelPair:
                 that cannot be.
         """
         settings = scaling_settings(alpha, self.n_layers, positions=positions, method=method)
-        return Scaling(self.active_scalings, settings, lambda: method_of(self, settings))
+        return Scaling(self, settings, lambda: method_of(self, settings), open_ended=True)
 
     def generate(
         self,

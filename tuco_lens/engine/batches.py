@@ -1,7 +1,8 @@
-"""From prompts to norms: chunks, batches of like length, padding, and what to do when memory runs out.
+"""From prompts to norms: chunks, batches of like length, padding.
 
 `measured_maps` takes any number of prompts and holds one chunk of them at a time. Within a chunk, prompts of like
-length share a batch; results come back in input order. A batch goes through `contributions.py`.
+length share a batch; results come back in input order. A batch goes through `contributions.py`;
+`memory.py` halves what does not fit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tuco_lens.engine.contributions import BatchNorms, NormMaps, batch_norms
+from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.engine.metrics import NORM_ORDERS, Norm
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
@@ -57,42 +59,18 @@ def measured_maps(
         pad_id: any token's id, for what stands behind shorter prompts of a batch.
     """
     rest, kind = iter(prompts), length_kind(base, tuned)
-    batch_size = options.batch_size
+    fitting = FittingBatches(options.batch_size)
     while chunk := list(islice(rest, options.chunk_size)):
+
+        def norms(batch: list[int], chunk: list[Prompt] = chunk) -> BatchNorms:
+            ids = right_pad([chunk[i] for i in batch], pad_id).to(device_of(tuned))
+            return batch_norms(base, tuned, ids, norm=options.norm, drift=options.drift)
+
+        batches = length_sorted_batches([prompt.n_tokens for prompt in chunk], fitting.batch_size, kind=kind)
         results: dict[int, NormMaps] = {}
-        queue = length_sorted_batches([prompt.n_tokens for prompt in chunk], batch_size, kind=kind)
-        while queue:
-            batch = queue.pop(0)
-            try:
-                ids = right_pad([chunk[i] for i in batch], pad_id).to(device_of(tuned))
-                norms: BatchNorms = batch_norms(base, tuned, ids, norm=options.norm, drift=options.drift)
-            except torch.OutOfMemoryError as error:
-                batch_size = _halved(len(batch), chunk[batch[0]].n_tokens, error)
-            else:
-                results |= {i: norms.of_prompt(row, chunk[i].n_tokens) for row, i in enumerate(batch)}
-                continue
-            _free_memory()  # only here, since the error held on to the frames and so to the tensors of the failed pass
-            queue = [half for whole in (batch, *queue) for half in _split(whole, batch_size)]
+        for batch, found in fitting.run(batches, norms):
+            results |= {i: found.of_prompt(row, chunk[i].n_tokens) for row, i in enumerate(batch)}
         yield from ((prompt, results[i]) for i, prompt in enumerate(chunk))
-
-
-def _halved(size: int, n_tokens: int, error: Exception) -> int:
-    if size == 1:
-        raise InputError(
-            "out of memory with a single prompt",
-            f"it has about {n_tokens} tokens",
-            "truncate it, load the pair with dtype='bfloat16', or use a device with more memory",
-        ) from error
-    return (size + 1) // 2
-
-
-def _split(batch: list[int], size: int) -> list[list[int]]:
-    return [batch[i : i + size] for i in range(0, len(batch), size)]
-
-
-def _free_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def length_sorted_batches(

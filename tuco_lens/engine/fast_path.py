@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from tuco_lens.engine.use import using
 from tuco_lens.models.backends import backend_of, blocks
 
 _WRAPPERS = ("LinearBridge", "NormalizationBridge", "RMSNormalizationBridge", "MLPBridge", "GatedMLPBridge")
@@ -40,10 +41,11 @@ def fast_path(*models: Any) -> Generator[bool]:
     Yields:
         Whether the attention is fused.
     """
-    if not all(_is_plain_bridge(model) for model in models):
-        yield False
-        return
     with ExitStack() as stack:
+        stack.enter_context(using(*models))
+        if not all(_is_plain_bridge(model) for model in models):
+            yield False
+            return
         for model in models:
             found = _findings(model)
             _unwrap(found.wrappers, stack)

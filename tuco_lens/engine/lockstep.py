@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tuco_lens.engine.own_positions import OwnPositions
+from tuco_lens.engine.use import using
 from tuco_lens.models.backends import blocks, stream_of
 
 Stream = Float[Tensor, "batch pos d_model"]
@@ -162,7 +163,7 @@ def lockstep(
     """
     if base is tuned:
         raise ValueError("base and tuned are one object; load the checkpoint twice")
-    with ExitStack() as stack:
+    with using(base, tuned), ExitStack() as stack:
         own = OwnPositions.where_needed(base, tuned, stack, getattr(arguments, "beside", None))
         for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
             watch = BlockWatch(layer, tuned_block, base_block, visit=visit, arguments=arguments, own=own)

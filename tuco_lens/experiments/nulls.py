@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
+from tuco_lens.engine.use import using
 from tuco_lens.errors import InputError
 from tuco_lens.steering.weights import own_module, plain_name
 
@@ -59,7 +60,7 @@ def null_control(pair: ModelPair, kind: NullKind, seed: int) -> Generator[None]:
         raise InputError(f"no null control {kind!r}", f"there are {', '.join(NULL_KINDS)}", "name one of them")
     generator = torch.Generator().manual_seed(seed)
     replace = _noise if kind == "noise" else _shuffle
-    with ExitStack() as stack, torch.no_grad():
+    with using(pair.base, pair.tuned), ExitStack() as stack, torch.no_grad():
         changed = replace(pair, generator, stack)
         if not changed:
             why = "no weight of a block differs from the base model's"

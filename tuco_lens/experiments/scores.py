@@ -21,6 +21,7 @@ from tuco_lens.engine import metrics
 from tuco_lens.engine.batches import length_sorted_batches, right_pad
 from tuco_lens.engine.contributions import BatchNorms, batch_norms
 from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.models.backends import blocks, run_logits
 from tuco_lens.models.positions import length_kind
 from tuco_lens.prompts.prompt import Prompt
@@ -71,8 +72,10 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
     single token. The cost is about four forward passes.
     """
     found: dict[int, dict[str, float]] = {}
-    for batch in _batches(pair, prompts, batch_size):
-        rows = _score_batch(pair, [prompts[i] for i in batch])
+    batches = _batches(pair, prompts, batch_size)
+    for batch, rows in FittingBatches(batch_size).run(
+        batches, lambda batch: _score_batch(pair, [prompts[i] for i in batch])
+    ):
         found |= dict(zip(batch, rows, strict=True))
     return [found[i] for i in range(len(prompts))]
 
@@ -80,10 +83,14 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
 def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[float]:
     """TuCo alone, of each prompt, in input order; about two forward passes."""
     found: dict[int, float] = {}
-    for batch in _batches(pair, prompts, batch_size):
+
+    def at_end(batch: list[int]) -> list[float]:
         ids, last = _padded(pair, [prompts[i] for i in batch])
         tuco = _last_row(batch_norms(pair.base, pair.tuned, ids))  # [row, pos]
-        found |= {i: tuco[row, last[row]].item() for row, i in enumerate(batch)}
+        return [tuco[row, last[row]].item() for row in range(len(batch))]
+
+    for batch, values in FittingBatches(batch_size).run(_batches(pair, prompts, batch_size), at_end):
+        found |= dict(zip(batch, values, strict=True))
     return [found[i] for i in range(len(prompts))]
 
 

@@ -2,8 +2,7 @@
 
 A row is one prompt under one scaling (`rows.py`); rows of different α share a batch. Prompts are padded on the left, so
 that all rows end together. In a stream the scaling is on only while a pass runs: between two tokens the models are as
-they were. Interpolated weights alone stay in place from a batch's first token to its last, or until the stream is
-closed.
+they were. Interpolated weights are kept beside the model's own meanwhile.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from torch import Tensor
 from tuco_lens.engine.contributions import NormAccumulator
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep
+from tuco_lens.engine.memory import free_memory, smaller_batch, split
 from tuco_lens.engine.metrics import contribution_ratio
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of
@@ -103,11 +103,25 @@ class TokenStream:
 def _generate(
     pair: ModelPair, rows: Sequence[Row], options: GenerateOptions, results: dict[int, Generation], *, hold: bool
 ) -> Generator[GeneratedToken]:
+    """Batch by batch; one that does not fit into memory is begun again in halves, and no token is given twice."""
     lengths = length_kind(pair.base, pair.tuned)
-    for batch in _batches(rows, options, pair.n_ctx, lengths):
+    queue = list(_batches(rows, options, pair.n_ctx, lengths))
+    given: dict[int, int] = {}  # tokens that a row has given so far
+    while queue:
+        batch = queue.pop(0)
         grows = _grows(batch[0], options, pair.n_ctx, lengths)
         how = replace(options, use_cache=False) if grows else options  # what is kept would be of other angles
-        yield from _Batch(pair, batch, how).run(results, hold=hold)
+        try:
+            for token in _Batch(pair, batch, how).run(results, hold=hold):
+                if token.position >= given.get(token.row, 0):
+                    given[token.row] = token.position + 1
+                    yield token
+        except Exception as error:
+            size = smaller_batch(len(batch), error, "text")
+        else:
+            continue
+        free_memory()  # only here, since the error held on to the tensors of the failed pass
+        queue = [part for whole in (batch, *queue) for part in split(whole, size)]
 
 
 def _grows(row: Row, options: GenerateOptions, n_ctx: int, kind: LengthKind) -> bool:
@@ -161,9 +175,8 @@ class _Batch:
 
     def run(self, results: dict[int, Generation], *, hold: bool) -> Iterator[GeneratedToken]:
         """Generate until every row has ended, and put what came out among the results."""
-        scaling = Scaling(self.pair.active_scalings, None, lambda: self._method())
-        # Weights are too dear to put on and off for every token.
-        held = [scaling] if hold or self.rows[0].scaling.method == "weights" else []
+        scaling = Scaling(self.pair, None, lambda: self._method())
+        held = [scaling] if hold else []
         try:
             with _all_of(*held, *([self._fast_path()] if hold else [])):
                 while not all(text.reason for text in self.texts):
@@ -213,7 +226,7 @@ class _Batch:
         if method == "ftc":
             return watch
         if method == "weights":
-            return _Both(WeightInterpolation(pair.base, pair.tuned, self.rows[0].scaling.alphas[0]), watch)
+            return _Both(WeightInterpolation(pair.base, pair.tuned, self.rows[0].scaling.alphas[0], keep=True), watch)
         return _Both(ContrastiveLogits(pair.base, pair.tuned, alphas[0]), watch)
 
 

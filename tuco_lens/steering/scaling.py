@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
+from tuco_lens.engine.use import inner_module, use_of
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
 from tuco_lens.steering.alpha import Alpha, PositionFilter, Positions, layer_alphas, position_filter
@@ -97,11 +98,26 @@ class Scaling:
     """A scaling of a pair's tuned model: a context manager, or a handle with `apply` and `remove`.
 
     `with pair.scaled(0.8):` and `handle = pair.scaled(0.8).apply(); ...; handle.remove()` do the same. One that is
-    off can be put on again. Entered twice, it acts until it has been left twice.
+    off can be put on again. Entered twice, it acts until it has been left twice. While it is on, the pair belongs to
+    the thread that put it on (`engine/use.py`).
+
+    Args:
+        pair: whose tuned model is scaled.
+        settings: what it does, for those who ask.
+        make: makes the method, when it is first put on.
+        open_ended: whether it stays on for as long as a user likes, so that other threads should not wait for its end.
     """
 
-    def __init__(self, active: list[Scaling], settings: ScalingSettings | None, make: Callable[[], Attachable]) -> None:
-        self._active, self.settings, self._make = active, settings, make
+    def __init__(
+        self,
+        pair: ModelPair,
+        settings: ScalingSettings | None,
+        make: Callable[[], Attachable],
+        *,
+        open_ended: bool = False,
+    ) -> None:
+        self._active, self.settings, self._make = pair.active_scalings, settings, make
+        self._use, self._open_ended = use_of(inner_module(pair.tuned)), open_ended
         self._method: Attachable | None = None
 
     def __repr__(self) -> str:
@@ -115,6 +131,7 @@ class Scaling:
 
     def apply(self) -> Scaling:
         """Put the scaling on; it acts until `remove`, or until another is put on within it."""
+        self._use.take(open_ended=self._open_ended)
         outer = self._active[-1] if self._active else None
         if outer is not None:
             outer._pause()
@@ -123,6 +140,7 @@ class Scaling:
         except BaseException:
             if outer is not None:
                 outer._resume()
+            self._use.give_back(open_ended=self._open_ended)
             raise
         self._active.append(self)
         return self
@@ -134,10 +152,13 @@ class Scaling:
         last = len(self._active) - 1 - self._active[::-1].index(self)
         was_acting = last == len(self._active) - 1
         del self._active[last]
-        if was_acting:
-            self._pause()
-            if self._active:
-                self._active[-1]._resume()
+        try:
+            if was_acting:
+                self._pause()
+                if self._active:
+                    self._active[-1]._resume()
+        finally:
+            self._use.give_back(open_ended=self._open_ended)
 
     def __enter__(self) -> Scaling:
         return self.apply()

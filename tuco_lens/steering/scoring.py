@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tuco_lens.engine.batches import length_sorted_batches
 from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.models.backends import backend_of
 from tuco_lens.models.positions import length_kind
 from tuco_lens.steering.alpha import Alpha
@@ -47,6 +48,7 @@ def answer_logits(
     method: Method = "ftc",
     batch_size: int = 8,
     share_prefix: bool = True,
+    fitting: FittingBatches | None = None,
 ) -> list[Float[Tensor, " answer"]]:
     """Logits of each prompt's answer tokens as its next token, under the scaled model.
 
@@ -56,8 +58,9 @@ def answer_logits(
         answer_ids: for each prompt, the token ids of its answers.
         alpha: as in `ModelPair.scaled`.
         method: as in `ModelPair.scaled`.
-        batch_size: prompts per batch, at most.
+        batch_size: prompts per batch, at most; halved and retried when memory runs out.
         share_prefix: compute what all prompts begin with once; the result is the same without.
+        fitting: remembers from call to call which batches fit into memory; its size counts, not `batch_size`.
 
     Returns:
         For each prompt, in input order, the float32 logits of its answers, on the CPU.
@@ -66,10 +69,11 @@ def answer_logits(
     rows = [list(prompt.token_ids) for prompt in prompts]
     scorer = _Scorer(pair, acting, rows, shared_beginning(rows) if share_prefix else 0)
     found: dict[int, Tensor] = {}
-    with Scaling(pair.active_scalings, None, lambda: acting), torch.no_grad(), fast_path(pair.base, pair.tuned):
+    with Scaling(pair, None, lambda: acting), torch.no_grad(), fast_path(pair.base, pair.tuned):
         scorer.begin()
-        for batch in length_sorted_batches([len(row) for row in rows], batch_size, kind=scorer.kind):
-            logits = scorer.last_logits(batch)
+        fitting = fitting or FittingBatches(batch_size)
+        batches = length_sorted_batches([len(row) for row in rows], fitting.batch_size, kind=scorer.kind)
+        for batch, logits in fitting.run(batches, scorer.last_logits):
             for i, row in zip(batch, logits, strict=True):
                 found[i] = row[list(answer_ids[i])].float().cpu()
     return [found[i] for i in range(len(prompts))]

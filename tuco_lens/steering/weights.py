@@ -31,13 +31,15 @@ class WeightInterpolation:
         base: the base model.
         tuned: the tuned model, whose weights are replaced.
         alpha: one number for the whole model.
+        keep: keep the interpolated weights from one `attach` to the next, for one who puts them on and off often.
 
     Raises:
         InputError: (from `attach`) if a tuned weight has no counterpart in the base model, or another shape.
     """
 
-    def __init__(self, base: Any, tuned: Any, alpha: float) -> None:
+    def __init__(self, base: Any, tuned: Any, alpha: float, *, keep: bool = False) -> None:
         self.base, self.tuned, self.alpha = base, tuned, alpha
+        self._kept: dict[str, Tensor] | None = {} if keep else None
         self._stack = ExitStack()
 
     def attach(self) -> None:
@@ -69,7 +71,10 @@ class WeightInterpolation:
             return
         tuned = weight.data
         stack.callback(setattr, weight, "data", tuned)
-        weight.data = interpolated(base.data, tuned, self.alpha)
+        made = None if self._kept is None else self._kept.get(name)
+        weight.data = interpolated(base.data, tuned, self.alpha) if made is None else made
+        if self._kept is not None:
+            self._kept[name] = weight.data
 
     def _scale_adapter(self, module: Any, stack: ExitStack) -> None:
         if any(getattr(module, "use_dora", {}).values()):

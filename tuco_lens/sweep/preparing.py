@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import Prompt, fit, make_prompt
 from tuco_lens.steering.scaling import Method
@@ -62,14 +63,14 @@ def prepare(pair: ModelPair, task: Task) -> PreparedTask:
 
 
 def choose_answers(
-    pair: ModelPair, prepared: PreparedTask, alpha: float, *, method: Method = "ftc", batch_size: int = 8
+    pair: ModelPair, prepared: PreparedTask, alpha: float, *, method: Method = "ftc", fitting: FittingBatches
 ) -> list[int]:
     """The index of the answer that the scaled model gives to each question, -1 where no answer is the likeliest."""
     chosen = [0] * len(prepared.token_ids)
     for group in prepared.groups():
         prompts = [_tokens_only(prepared.token_ids[i]) for i in group]
         answer_ids = [prepared.answer_ids[i] for i in group]
-        logits = answer_logits(pair, prompts, answer_ids, alpha, method=method, batch_size=batch_size)
+        logits = answer_logits(pair, prompts, answer_ids, alpha, method=method, fitting=fitting)
         for i, row in zip(group, logits, strict=True):
             chosen[i] = chosen_answer(row.tolist())
     return chosen

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 
 from tuco_lens import __version__
+from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 from tuco_lens.steering.alpha import finite_alpha
@@ -93,7 +93,7 @@ def sweep(
     def compute(step: Step) -> SweepResult:
         prepared = [prepare(pair, task) for task in asked]
         _warn_of_dropped_shots(asked, prepared)
-        rows = _rows(pair, asked, prepared, grid, step, method=method, batch_size=batch_size)
+        rows = _rows(pair, prepared, grid, step, method=method, batch_size=batch_size)
         return SweepResult(tuple(_task_results(asked, prepared, rows, len(grid))), settings)
 
     run = RunOptions(None if out is None else Path(out), resume, overwrite, progress, batch_size)
@@ -114,7 +114,6 @@ def alpha_grid(alphas: Sequence[float]) -> tuple[float, ...]:
 
 def _rows(
     pair: ModelPair,
-    tasks: Sequence[Task],
     prepared: Sequence[PreparedTask],
     grid: Sequence[float],
     step: Step,
@@ -123,21 +122,9 @@ def _rows(
     batch_size: int,
 ) -> list[list[int]]:
     """The chosen answers of each task at each α, task by task: a step each."""
-
-    def answered(task: Task, tokens: PreparedTask, alpha: float) -> list[int]:
-        nonlocal batch_size
-        while True:
-            try:
-                return choose_answers(pair, tokens, alpha, method=method, batch_size=batch_size)
-            except torch.OutOfMemoryError as error:
-                if batch_size == 1:
-                    why = "a single question does not fit"
-                    raise InputError(f"task {task.name}: out of memory", why, "use a smaller dtype") from error
-                batch_size = (batch_size + 1) // 2
-            torch.cuda.empty_cache()  # only here, since the error held on to the tensors of the failed pass
-
-    asked = [(task, tokens, alpha) for task, tokens in zip(tasks, prepared, strict=True) for alpha in grid]
-    return [step(functools.partial(answered, *question)) for question in asked]
+    how: dict[str, Any] = {"method": method, "fitting": FittingBatches(batch_size, "question")}
+    asked = [(tokens, alpha) for tokens in prepared for alpha in grid]
+    return [step(functools.partial(choose_answers, pair, *question, **how)) for question in asked]
 
 
 def _task_results(

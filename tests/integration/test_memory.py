@@ -1,0 +1,131 @@
+"""Running out of memory, in every form that devices have: batches are halved, results are those without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from tests.pairs import tiny_pair
+from tuco_lens import InputError, ModelPair
+from tuco_lens.engine.memory import is_out_of_memory
+from tuco_lens.experiments.scores import score_prompts, tuco_of_prompts
+from tuco_lens.steering.scoring import answer_logits
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "PyTorch's allocator": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "Python": MemoryError,
+    "CPU": lambda: RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+    ),
+    "CUDA": lambda: RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    "MPS": lambda: RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+}
+PROMPTS = [f"boat {i} on a river" for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def pair() -> ModelPair:
+    return tiny_pair("bridge")
+
+
+@contextmanager
+def room_for(pair: ModelPair, rows: int, error: Callable[[], BaseException]) -> Iterator[list[int]]:
+    """While open, a pass of more rows than that fails in the second block; yields the sizes of those that did not."""
+    sizes: list[int] = []
+
+    def tight(_module: Any, _args: Any, stream: torch.Tensor) -> None:
+        if len(stream) > rows:
+            raise error()
+        sizes.append(len(stream))
+
+    handle = pair.tuned.blocks[1].hook_resid_pre.register_forward_hook(tight)
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_every_form_of_it_is_known(kind: str) -> None:
+    assert is_out_of_memory(ERRORS[kind]())
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("out of memory"), KeyError("x")])
+def test_other_errors_are_not(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.bridge
+@pytest.mark.parametrize("kind", ERRORS)
+def test_measuring_generating_and_scoring_halve_and_go_on(kind: str, pair: ModelPair) -> None:
+    ready = [pair.prompt(prompt) for prompt in PROMPTS]
+    calls: dict[str, Callable[[], Any]] = {
+        "measure": lambda: pair.measure(PROMPTS, progress=False).tuco.tolist(),
+        "generate": lambda: [each.token_ids for each in pair.generate(PROMPTS, max_new_tokens=4)],  # pyright: ignore
+        "answers": lambda: torch.stack(answer_logits(pair, ready, [[5, 6]] * len(ready), 0.5)).flatten().tolist(),
+        "scores": lambda: [row["tuco_generated"] for row in score_prompts(pair, ready)],
+        "tuco": lambda: tuco_of_prompts(pair, ready),
+    }
+    for name, call in calls.items():
+        expected = call()
+        with room_for(pair, 2, ERRORS[kind]) as sizes:
+            found = call()
+        assert set(sizes) <= {1, 2}, name
+        assert 2 in sizes, name
+        assert found == (expected if name == "generate" else pytest.approx(expected, abs=1e-6)), name
+
+
+@pytest.mark.bridge
+def test_a_stream_that_runs_out_of_memory_gives_no_token_twice(pair: ModelPair) -> None:
+    whole: Any = pair.generate(PROMPTS[:4], max_new_tokens=6)
+    stream: Any = pair.generate(PROMPTS[:4], max_new_tokens=6, stream=True)
+    tokens = [next(stream) for _ in range(4)]
+    with room_for(pair, 2, ERRORS["MPS"]):
+        tokens += list(stream)
+    for row, generation in enumerate(whole):
+        mine = [token for token in tokens if token.row == row]
+        assert [token.position for token in mine] == list(range(generation.n_tokens))
+        assert tuple(token.token_id for token in mine) == generation.token_ids
+
+
+@pytest.mark.bridge
+@pytest.mark.parametrize("kind", ERRORS)
+def test_a_single_row_that_does_not_fit_is_one_line(kind: str, pair: ModelPair) -> None:
+    for call in (
+        lambda: pair.measure(PROMPTS, progress=False),
+        lambda: pair.generate(PROMPTS, max_new_tokens=2),
+    ):
+        with room_for(pair, 0, ERRORS[kind]), pytest.raises(InputError, match="out of memory with a single") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+REAL = """
+import resource, sys, torch
+sys.path.insert(0, ".")
+from tests.pairs import tiny_pair
+pair = tiny_pair("bridge", n_layers=2, d_model=512)
+prompts = ["river " * 10] * 64
+pair.measure(prompts[:1], progress=False)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20),) * 2)
+sizes = []
+pair.tuned.blocks[1].hook_resid_pre.register_forward_hook(lambda m, a, x: sizes.append(len(x)))
+found = pair.measure(prompts, batch_size=64, progress=False).tuco
+assert len(found) == 64 and max(sizes) < 64, sizes
+print("halved to", max(sizes))
+"""
+
+
+@pytest.mark.bridge
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
+def test_a_process_that_really_runs_out_of_memory_goes_on_with_smaller_batches() -> None:
+    done = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, timeout=250, check=False)
+    assert "halved to" in done.stdout, done.stderr[-2000:]

@@ -1,0 +1,114 @@
+"""One thread at a time on a model: hooks, scalings and exchanged weights of one never reach another's numbers.
+
+A thread that measures, generates, scores or calls a model has it to itself for the length of that pass; others wait. A
+scaling that a user has opened has no such length: others are told that the model is in use. Within one thread, uses
+nest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from tuco_lens.errors import InputError
+from tuco_lens.models.backends import backend_of
+
+
+class Use:
+    """A lock that the thread which holds it may take again, and that knows whether anybody can say when it ends."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owner: int | None = None
+        self._count = 0
+        self._open_ended = 0
+
+    def take(self, *, open_ended: bool = False) -> None:
+        """Wait until no other thread has it, and take it.
+
+        Raises:
+            InputError: if another thread has it open-ended.
+        """
+        me = threading.get_ident()
+        with self._changed:
+            while self._owner not in (None, me):
+                if self._open_ended:
+                    raise InputError(
+                        "the pair is in use", "another thread has a scaling of it open", "close that one first"
+                    )
+                self._changed.wait()
+            self._owner = me
+            self._count += 1
+            self._open_ended += open_ended
+
+    def give_back(self, *, open_ended: bool = False) -> None:
+        """End what `take` began; also from another thread, for handles travel."""
+        with self._changed:
+            self._count -= 1
+            self._open_ended -= open_ended
+            if self._count == 0:
+                self._owner = None
+                self._changed.notify_all()
+
+
+_USES: WeakKeyDictionary[nn.Module, Use] = WeakKeyDictionary()
+_MAKING = threading.Lock()
+
+
+def use_of(module: nn.Module) -> Use:
+    """The one lock of a model, by its `inner_module`."""
+    with _MAKING:
+        return _USES.setdefault(module, Use())
+
+
+@contextmanager
+def using(*models: Any) -> Generator[None]:
+    """While open, this thread has the models to itself."""
+    with ExitStack() as stack:
+        uses = {id(use): use for use in map(use_of, map(inner_module, models))}
+        for _, use in sorted(uses.items()):  # in one order, so that no two threads wait in a ring
+            use.take()
+            stack.callback(use.give_back)
+        yield
+
+
+def guard(*models: Any) -> None:
+    """From now on calls of these models wait for one another's passes in other threads; they are one thing to wait for.
+
+    With a lock each, two threads that need both could wait for each other.
+    """
+    guarded = [module for model in models for module in (model, inner_module(model))]
+    with _MAKING:
+        shared = next((_USES[module] for module in guarded if module in _USES), None) or Use()
+        for module in guarded:
+            _USES.setdefault(module, shared)
+    for module in guarded:
+        if _begin not in module._forward_pre_hooks.values():  # pyright: ignore[reportPrivateUsage]
+            module.register_forward_pre_hook(_begin, prepend=True)
+            module.register_forward_hook(_end, always_call=True)
+
+
+def inner_module(model: Any) -> nn.Module:
+    """The module that every pass goes through: of a bridge, transformers' own model within it."""
+    return model.original_model if backend_of(model) == "bridge" else model
+
+
+_CALLS = threading.local()
+"""How many calls of guarded models this thread is within."""
+
+
+def _begin(module: nn.Module, _args: Any) -> None:
+    use_of(module).take()
+    _CALLS.depth = getattr(_CALLS, "depth", 0) + 1
+
+
+def _end(module: nn.Module, _args: Any, _output: Any) -> None:
+    # PyTorch calls this after an error too, also after one of `_begin` itself, and then there is nothing to give back.
+    if getattr(_CALLS, "depth", 0):
+        _CALLS.depth -= 1
+        use_of(module).give_back()
