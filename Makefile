@@ -11,12 +11,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 BRIDGE_INSTALLED := $(BRIDGE_VENV)/.installed
+# A worker per core, and each file of tests in one worker: its models and its browser are made once.
+WORKERS := -n auto --dist loadfile
 PIP_INSTALL := -m pip install --disable-pip-version-check
 BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/[!_]*.py)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-bridge check format bench docs pins clean
+.PHONY: help demo test quick test-bridge check format bench docs pins clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -25,10 +27,13 @@ demo: $(INSTALLED) ## measure the bundled prompts on the embedded pair, write de
 	$(BIN)/tuco-lens demo --out demo_report
 
 test: $(INSTALLED) ## the whole suite, on transformer-lens 3.9.0
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(WORKERS)
+
+quick: $(INSTALLED) ## what needs no model: for the inner loop
+	$(BIN)/python -m pytest -q $(WORKERS) -m "not slow and not browser" tests/unit
 
 test-bridge: $(BRIDGE_INSTALLED) ## the bridge part of the suite, on transformer-lens 4.3.0
-	$(BRIDGE_VENV)/bin/python -m pytest -q -m bridge
+	$(BRIDGE_VENV)/bin/python -m pytest -q $(WORKERS) -m bridge
 
 check: $(INSTALLED) ## lint, format, types, and the arrows between the rooms
 	$(BIN)/ruff check .

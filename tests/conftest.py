@@ -40,3 +40,8 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the development data sets are not at {folder}; set TUCO_LENS_DATA to their folder")
     return folder
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """No address of an object in a test's name: the processes that share the tests must agree on the names."""
+    return argname if " at 0x" in repr(val) else None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuco_lens.engine.batches import length_sorted_batches
 from tuco_lens.engine.fast_path import fast_path
-from tuco_lens.engine.memory import FittingBatches
+from tuco_lens.engine.memory import FittingBatches, smaller_batch
 from tuco_lens.models.backends import backend_of
 from tuco_lens.models.positions import length_kind
 from tuco_lens.steering.alpha import Alpha
@@ -70,8 +70,12 @@ def answer_logits(
     scorer = _Scorer(pair, acting, rows, shared_beginning(rows) if share_prefix else 0)
     found: dict[int, Tensor] = {}
     with Scaling(pair, None, lambda: acting), torch.no_grad(), fast_path(pair.base, pair.tuned):
-        scorer.begin()
         fitting = fitting or FittingBatches(batch_size)
+        try:
+            scorer.begin()
+        except Exception as error:
+            smaller_batch(1, error, fitting.what)  # it is one row: there is no smaller one
+            raise
         batches = length_sorted_batches([len(row) for row in rows], fitting.batch_size, kind=scorer.kind)
         for batch, logits in fitting.run(batches, scorer.last_logits):
             for i, row in zip(batch, logits, strict=True):
