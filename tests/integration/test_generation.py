@@ -148,7 +148,6 @@ def test_several_alphas_side_by_side_equal_one_by_one(pair: ModelPair, method: A
         (slice(-2, None), lambda n, end: range(n - 2, end)),
         ([0, -1], lambda n, end: (0, n - 1)),
     ],
-    ids=str,
 )
 def test_alpha_acts_at_the_positions_given_in_a_padded_batch(
     pair: ModelPair, positions: Any, chosen: Callable[[int, int], Any], use_cache: bool
