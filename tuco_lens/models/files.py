@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from tuco_lens.errors import LoadError
 
@@ -16,6 +16,7 @@ __all__ = ["inspect_directory", "is_pickle", "require_safe_weights", "require_wh
 
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLE_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_LONGEST_NAME = 255
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -137,9 +138,15 @@ def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
         return []
     index = path / _SAFE_WEIGHTS[1]
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        shards = {str(shard) for shard in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LoadError(
             what, f"{str(index)!r} is not an index of safetensors files ({error})", "download or save it again"
         ) from error
-    return [path / str(shard) for shard in sorted(shards)]
+    for shard in sorted(shards):
+        parts = PureWindowsPath(shard)  # knows the separators of either system
+        if parts.anchor or ".." in parts.parts or len(parts.name) > _LONGEST_NAME:
+            shown = shard if len(shard) <= 80 else f"{shard[:77]}..."
+            why = f"{str(index)!r} names {shown!r}, which is no file of that folder"
+            raise LoadError(what, why, "do not use this checkpoint unless you know why it does")
+    return [path / shard for shard in sorted(shards)]
