@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from tuco_lens.errors import InputError
-from tuco_lens.models.backends import backend_of
 
 
 class Use:
@@ -95,7 +94,7 @@ def guard(*models: Any) -> None:
 
 def inner_module(model: Any) -> nn.Module:
     """The module that every pass goes through: of a bridge, transformers' own model within it."""
-    return model.original_model if backend_of(model) == "bridge" else model
+    return getattr(model, "original_model", model)
 
 
 _CALLS = threading.local()

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
-from tuco_lens.models.backends import backend_of
 from tuco_lens.models.checks import POSITION_SETTINGS, equal_settings, structure
 
 LengthKind = Callable[[int], Hashable]
@@ -23,7 +22,7 @@ def length_kind(*models: Any) -> LengthKind:
 
     A HookedTransformer has one table of angles, and takes no model whose angles depend on the length.
     """
-    settings = {each for model in models if backend_of(model) == "bridge" for each in _switches(model)}
+    settings = {each for model in models if hasattr(model, "original_model") for each in _switches(model)}
 
     def kind(n_tokens: int) -> Hashable:
         beyond = ((switch, n_tokens if grows else 0) for switch, grows in sorted(settings) if n_tokens > switch)
@@ -34,7 +33,7 @@ def length_kind(*models: Any) -> LengthKind:
 
 def positions_differ(base: Any, tuned: Any) -> bool:
     """Whether the two models hand their blocks other masks or rotary angles; never of HookedTransformers."""
-    return backend_of(tuned) == "bridge" and not equal_settings(_handed(base), _handed(tuned))
+    return hasattr(tuned, "original_model") and not equal_settings(_handed(base), _handed(tuned))
 
 
 def _handed(model: Any) -> dict[str, Any]:
