@@ -161,13 +161,18 @@ def make_pair(name: str, seed: int = 0, strength: float = 0.1) -> tuple[nn.Modul
         (base, tuned), transformers models in float32, sharing nothing.
     """
     base = make_model(name, seed)
+    return base, tuned_from(base, seed, strength)
+
+
+def tuned_from(base: nn.Module, seed: int = 0, strength: float = 0.1) -> nn.Module:
+    """The tuned model of `make_pair`, of a base of your own."""
     tuned = copy.deepcopy(base)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in tuned.parameters():
             size = parameter.square().mean().sqrt()
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size * strength)
-    return base, tuned
+    return tuned
 
 
 def make_ids(batch: int = 2, n_tokens: int = N_TOKENS, seed: int = 0) -> torch.Tensor:

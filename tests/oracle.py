@@ -15,6 +15,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+_LAYER_PATHS = (
+    "model.layers",
+    "transformer.h",
+    "transformer.blocks",
+    "gpt_neox.layers",
+    "model.decoder.layers",
+    "model.language_model.layers",
+    "backbone.layers",
+    "bert.encoder.layer",
+    "rwkv.blocks",
+)
+"""Where families keep their decoder layers."""
+
 
 @dataclass(frozen=True)
 class OracleResult:
@@ -101,9 +114,9 @@ def scaled_logits(
     base, tuned = _in_float64(hf_base), _in_float64(hf_tuned)
     results: list[Tensor] = []
     for by_layer in alphas:
-        pairs = zip(layers_of(tuned), layers_of(base), by_layer, strict=True)
+        pairs, shared = zip(layers_of(tuned), layers_of(base), by_layer, strict=True), dict[Any, Any]()
         handles = [
-            tuned_layer.register_forward_hook(_mixing(base_layer, alpha), with_kwargs=True)
+            tuned_layer.register_forward_hook(_mixing(base_layer, alpha, shared), with_kwargs=True)
             for tuned_layer, base_layer, alpha in pairs
         ]
         with torch.no_grad():
@@ -113,8 +126,12 @@ def scaled_logits(
     return results
 
 
-def _mixing(base_layer: nn.Module, alpha: float | Tensor) -> Callable[..., Any]:
+def _mixing(base_layer: nn.Module, alpha: float | Tensor, shared: dict[Any, Any]) -> Callable[..., Any]:
+    """A hook; `shared` holds the keys and values that base layers hand on to one another (Gemma 4)."""
+
     def mixed(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        if "shared_kv_states" in kwargs:
+            kwargs = {**kwargs, "shared_kv_states": shared}
         base_out = _stream(base_layer(*args, **kwargs))
         stream = base_out + alpha * (_stream(output) - base_out)
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
@@ -124,13 +141,7 @@ def _mixing(base_layer: nn.Module, alpha: float | Tensor) -> Callable[..., Any]:
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
     """The decoder layers of a transformers causal language model, wherever its family keeps them."""
-    for path in (
-        "model.layers",
-        "transformer.h",
-        "gpt_neox.layers",
-        "model.decoder.layers",
-        "model.language_model.layers",
-    ):
+    for path in _LAYER_PATHS:
         found: Any = model
         for name in path.split("."):
             found = getattr(found, name, None)

@@ -24,6 +24,7 @@ from tuco_lens.engine.progress import with_progress
 from tuco_lens.engine.use import guard
 from tuco_lens.errors import InputError, LoadError
 from tuco_lens.models.backends import BackendName, blocks, device_of, dtype_of, run_logits
+from tuco_lens.models.failures import explained
 from tuco_lens.models.loading import load_pair
 from tuco_lens.models.numerics import warn_below_floor
 from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
@@ -122,7 +123,8 @@ class ModelPair:
             loaded.tuned_name,
             loaded.eos_token_ids,
         )
-        pair.check_identity()
+        with explained(f"cannot measure {pair.base_name!r} and {pair.tuned_name!r}", loaded.config, pair.backend):
+            pair.check_identity()
         return pair
 
     @classmethod
@@ -478,7 +480,7 @@ class ModelPair:
             raise LoadError(
                 f"{self.base_name} and {self.tuned_name} do not decompose",
                 f"x_0 + P_L + F_L differs from x_L by {residual:.2g} of its norm, over {tolerance:.2g}",
-                "check the checkpoints, or try the other backend",
+                "check the checkpoints for broken weights, or load them in float32",
             )
         return residual
 

@@ -39,11 +39,16 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
         return [future.result(SECONDS) for future in [pool.submit(begun, call) for call in calls]]
 
 
+def is_close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Up to rounding: in a new thread torch may share a sum among another number of processors."""
+    return torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_measuring_in_two_threads_gives_what_each_measures_alone(pair: ModelPair) -> None:
     alone = pair.measure(PROMPTS, progress=False, batch_size=2).tuco
     for _ in range(3):
         for found in together(*[lambda: pair.measure(PROMPTS, progress=False, batch_size=2).tuco] * 3):
-            assert torch.equal(found, alone)
+            assert is_close(found, alone)
 
 
 def test_streams_of_two_threads_do_not_mix(pair: ModelPair) -> None:
@@ -51,7 +56,7 @@ def test_streams_of_two_threads_do_not_mix(pair: ModelPair) -> None:
     for found in together(
         *[lambda: [item.tuco for item in pair.measure_stream(PROMPTS, batch_size=2, chunk_size=4)]] * 2
     ):
-        assert found == alone
+        assert found == pytest.approx(alone, abs=1e-6)
 
 
 def test_plain_calls_see_no_scaling_of_another_thread(pair: ModelPair) -> None:
@@ -62,7 +67,7 @@ def test_plain_calls_see_no_scaling_of_another_thread(pair: ModelPair) -> None:
 
     def call() -> bool:
         with torch.no_grad():
-            return all(torch.equal(pair.tuned(ids), plain) for _ in range(40))
+            return all(is_close(pair.tuned(ids), plain) for _ in range(40))
 
     for method in ("ftc", "weights", "logits"):
         generated, unscaled, measured = together(
@@ -71,7 +76,7 @@ def test_plain_calls_see_no_scaling_of_another_thread(pair: ModelPair) -> None:
             lambda: pair.measure(PROMPTS[:6], progress=False).tuco,
         )
         assert unscaled
-        assert torch.equal(measured, pair.measure(PROMPTS[:6], progress=False).tuco)
+        assert is_close(measured, pair.measure(PROMPTS[:6], progress=False).tuco)
         if method == "ftc":
             assert generated.token_ids == expected.token_ids  # pyright: ignore
 
@@ -100,7 +105,7 @@ def test_a_pass_that_fails_gives_the_pair_back(pair: ModelPair) -> None:
         pair.measure(PROMPTS[0], progress=False)
     hook.remove()
     (found,) = together(lambda: pair.measure(PROMPTS[0], progress=False).tuco)
-    assert torch.equal(found, pair.measure(PROMPTS[0], progress=False).tuco)
+    assert is_close(found, pair.measure(PROMPTS[0], progress=False).tuco)
 
 
 @pytest.mark.parametrize("method", ["ftc", "weights", "logits"])
@@ -108,14 +113,14 @@ def test_a_stream_that_is_not_read_to_its_end_leaves_the_models_as_they_were(pai
     before = pair.measure(PROMPTS[:3], progress=False).tuco
     stream: Any = pair.generate(PROMPTS[0], alpha=0.2, method=method, max_new_tokens=20, stream=True)
     next(stream), next(stream)
-    assert torch.equal(pair.measure(PROMPTS[:3], progress=False).tuco, before)  # while it is open
+    assert is_close(pair.measure(PROMPTS[:3], progress=False).tuco, before)  # while it is open
     rest = [token.token_id for token in stream]
     whole = pair.generate(PROMPTS[0], alpha=0.2, method=method, max_new_tokens=20)
     assert rest == list(whole.token_ids[2:])  # pyright: ignore
     abandoned: Any = pair.generate(PROMPTS[0], alpha=0.2, method=method, max_new_tokens=20, stream=True)
     next(abandoned)
     del abandoned
-    assert torch.equal(pair.measure(PROMPTS[:3], progress=False).tuco, before)
+    assert is_close(pair.measure(PROMPTS[:3], progress=False).tuco, before)
 
 
 def test_a_stream_may_be_read_in_another_thread_than_it_was_made_in(pair: ModelPair) -> None:

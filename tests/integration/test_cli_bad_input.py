@@ -67,7 +67,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_model(folder / "tuned", seed=1)
     save_model(folder / "deep", num_hidden_layers=3)
     save_model(folder / "wide", hidden_size=64)
-    save_model(folder / "rotary", rope_parameters={"rope_type": "default", "rope_theta": 77.0})
+    save_model(folder / "gelu", hidden_act="gelu")
     for name in ("nan", "infinite", "lacking", "torn", "pickled", "no_template"):
         shutil.copytree(folder / "tuned", folder / name)
     change_weights(folder / "nan", functools.partial(poison, float("nan")))
@@ -151,7 +151,7 @@ OUTPUTS: list[tuple[str, str, str]] = [
 LOADING: list[tuple[str, str, str]] = [
     ("other layer count", "--base S/base --tuned S/deep", r"layers .*2.*3|2.*3.*layers"),
     ("other width", "--base S/base --tuned S/wide", r"32.*64"),
-    ("other rotary settings", "--base S/base --tuned S/rotary", r"77"),
+    ("other activation", "--base S/base --tuned S/gelu", r"silu.*gelu"),
     ("other architecture", "--base S/base --tuned S/gpt2", "llama.*gpt2"),
     ("NaN weights", "--base S/base --tuned S/nan", "NaN among its weights"),
     ("infinite weights", "--base S/infinite --tuned S/tuned", "infinite values among its weights"),

@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy
 
 from tuco_lens.attacks.framing import Frame
 from tuco_lens.models.backends import backend_of, device_of
-from tuco_lens.models.positions import depends_on_length
-from tuco_lens.steering.kv_caches import new_cache, with_rows
+from tuco_lens.models.positions import stands_alone
+from tuco_lens.steering.kv_caches import new_cache, shares_beginnings, with_rows
 
 
 class Objective:
@@ -33,7 +33,7 @@ class Objective:
 
     def __init__(self, model: Any, frames: Sequence[Frame], batch_size: int = 64, *, share_prefix: bool = True) -> None:
         self.model, self.batch_size = model, batch_size
-        share_prefix = share_prefix and not depends_on_length(model)
+        share_prefix = share_prefix and not stands_alone(model) and shares_beginnings(model)
         self.frames = [(frame, self._prefix_cache(frame) if share_prefix else None) for frame in frames]
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from jaxtyping import Float
@@ -20,6 +21,8 @@ from tuco_lens.engine.use import using
 from tuco_lens.models.backends import blocks, stream_of
 
 Stream = Float[Tensor, "batch pos d_model"]
+_SHARED = "shared_kv_states"
+"""The argument of transformers' blocks that share keys and values."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,32 @@ class BlockArguments(Protocol):
         ...
 
 
+class SharedStates:
+    """What later base blocks read of earlier ones, where a model's blocks share keys and values (Gemma 4).
+
+    A block is handed a mapping that it writes to or reads from. The base block must not write to the tuned model's, so
+    in each pass there is another for the base blocks, and one more for those that run on a stream of their own.
+    """
+
+    def __init__(self) -> None:
+        self._given: Any = None
+        self._own: dict[bool, Any] = {}
+
+    @classmethod
+    def where_needed(cls, tuned: Any) -> SharedStates | None:
+        """None of a model whose blocks share nothing."""
+        config = getattr(getattr(tuned, "original_model", None), "config", None)
+        shares = config is not None and getattr(config.get_text_config(), "num_kv_shared_layers", 0)
+        return cls() if shares else None
+
+    def of_block(self, kwargs: dict[str, Any], *, apart: bool) -> dict[str, Any]:
+        """The arguments with the base blocks' mapping in place of the tuned model's."""
+        given = kwargs[_SHARED]
+        if given is not self._given:  # every pass has its own
+            self._given, self._own = given, {kind: type(given)() for kind in (False, True)}
+        return {**kwargs, _SHARED: self._own[apart]}
+
+
 class BlockWatch:
     """Runs the base block beside each call of one tuned block, and reports the two or mixes them.
 
@@ -67,6 +96,7 @@ class BlockWatch:
         mix: takes (tuned output, base output) within the tuned block and returns what goes on in their place.
         arguments: decides the base block's arguments; by default they are the tuned block's.
         own: gives the base block masks and angles of its own model.
+        shared: gives the base blocks keys and values to share among themselves.
     """
 
     def __init__(
@@ -79,9 +109,10 @@ class BlockWatch:
         mix: Callable[[Stream, Stream], Stream] | None = None,
         arguments: BlockArguments | None = None,
         own: OwnPositions | None = None,
+        shared: SharedStates | None = None,
     ) -> None:
         self.layer, self.tuned, self.base = layer, tuned, base
-        self.visit, self.mix, self.arguments, self.own = visit, mix, arguments, own
+        self.visit, self.mix, self.arguments, self.own, self.shared = visit, mix, arguments, own, shared
         self._call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
         self._capture: Any = None
         self._resid_pre: Tensor | None = None
@@ -115,12 +146,14 @@ class BlockWatch:
     def _read(self, _module: nn.Module, _args: Any, output: Tensor) -> None:
         self._resid_pre = output
 
-    def _run_base(self, stream: Tensor) -> Tensor:
+    def _run_base(self, stream: Tensor, *, apart: bool = False) -> Tensor:
         args, kwargs = self._call
         if self.arguments is not None:
             args, kwargs = self.arguments.base_arguments(self.layer, args, kwargs)
         if self.own is not None:
             args, kwargs = self.own.of_block(self.layer, args, kwargs)
+        if self.shared is not None:
+            kwargs = self.shared.of_block(kwargs, apart=apart)
         if args:  # the stream is the first positional argument, or the keyword `hidden_states`
             return stream_of(self.base(stream, *args[1:], **kwargs))
         return stream_of(self.base(**{**kwargs, "hidden_states": stream}))
@@ -140,7 +173,9 @@ class BlockWatch:
             if self.visit is not None:
                 resid_pre = self._stream()
                 base_post = self._run_base(resid_pre) if self._base_post is None else self._base_post
-                self.visit(BlockStep(self.layer, resid_pre, stream_of(output), base_post, self._run_base))
+                self.visit(
+                    BlockStep(self.layer, resid_pre, stream_of(output), base_post, partial(self._run_base, apart=True))
+                )
         finally:
             self._forget()
 
@@ -165,7 +200,9 @@ def lockstep(
         raise ValueError("base and tuned are one object; load the checkpoint twice")
     with using(base, tuned), ExitStack() as stack:
         own = OwnPositions.where_needed(base, tuned, stack, getattr(arguments, "beside", None))
+        shared = SharedStates.where_needed(tuned)
+        how: dict[str, Any] = {"visit": visit, "arguments": arguments, "own": own, "shared": shared}
         for layer, (tuned_block, base_block) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
-            watch = BlockWatch(layer, tuned_block, base_block, visit=visit, arguments=arguments, own=own)
+            watch = BlockWatch(layer, tuned_block, base_block, **how)
             stack.callback(watch.close)
         yield

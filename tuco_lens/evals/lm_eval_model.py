@@ -32,7 +32,7 @@ from tuco_lens.evals.arguments import (
 )
 from tuco_lens.evals.scaled_model import ScaledModel, generation_defaults
 from tuco_lens.models.backends import blocks
-from tuco_lens.models.positions import depends_on_length
+from tuco_lens.models.positions import stands_alone
 from tuco_lens.pair import ModelPair
 from tuco_lens.steering.alpha import Alpha
 from tuco_lens.steering.scaling import METHODS, Method, scaling_settings
@@ -102,7 +102,7 @@ class TucoLM(HFLM):
             wanted = PairArguments(*named, backend, own_dtype, device, trust_remote_code, allow_pickle)
             self.pair = wanted.load()
             checkpoint = wanted.base if wanted.tuned is None else wanted.tuned
-        if depends_on_length(self.pair.base, self.pair.tuned):
+        if stands_alone(self.pair.base, self.pair.tuned):
             rows = 1  # beside a longer request an answer would have another score
         self.settings = scaling_settings(alpha, self.pair.n_layers, method=method)
         self._alpha = alpha

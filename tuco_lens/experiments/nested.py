@@ -23,7 +23,7 @@ from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.experiments.scores import drift_of_ends, stream_ends
 from tuco_lens.models.positions import length_kind
-from tuco_lens.steering.kv_caches import new_cache, paired_caches, with_rows
+from tuco_lens.steering.kv_caches import new_cache, paired_caches, shares_beginnings, with_rows
 from tuco_lens.steering.scoring import logits_behind, shared_beginning
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ def score_nested(pair: ModelPair, prompts: Sequence[Prompt]) -> list[EndScores]:
     """Scores of each prompt, in input order. Any prompts do; those that grow one from the other take the least time."""
     rows = [list(prompt.token_ids) for prompt in prompts]
     trunk, found = _Trunk(pair), list[EndScores]()
+    shares = shares_beginnings(pair.tuned) and shares_beginnings(pair.base)
     with fast_path(pair.base, pair.tuned):
         for i, row in enumerate(rows):
-            trunk.grow(row, shared_beginning(rows[i : i + 2]))
+            trunk.grow(row, shared_beginning(rows[i : i + 2]) if shares else 0)
             found.append(trunk.branch(row))
     return found
 

@@ -36,7 +36,7 @@ def unsupported_reason(config: PreTrainedConfig) -> str | None:
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.utilities.architectures import classify_architecture
 
-    names = _class_names(text_config(config))
+    names = class_names(text_config(config))
     known = [name for name in names if name in SUPPORTED_ARCHITECTURES]
     if not known:
         return f"TransformerLens has no bridge for {' or '.join(names) or config.model_type}"
@@ -84,7 +84,7 @@ def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | No
     return bridge.eval()
 
 
-def _class_names(config: Any) -> list[str]:
+def class_names(config: Any) -> list[str]:
     """The model classes that may stand for the config: transformers' own, then those that the checkpoint names."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 

@@ -38,6 +38,8 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "number of experts": ("num_local_experts", "num_experts", "n_routed_experts"),
     "experts per token": ("num_experts_per_tok",),
     "embedding projection": ("word_embed_proj_dim",),
+    "per-layer embedding": ("hidden_size_per_layer_input",),
+    "layers that share keys and values": ("num_kv_shared_layers",),
     "scaling by layer index": ("scale_attn_by_inverse_layer_idx",),
 }
 POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
@@ -57,7 +59,7 @@ def structure(config: Any) -> dict[str, Any]:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found: dict[str, Any] = {"architecture": getattr(text, "model_type", None)}
     for label, names in _FIELDS.items():
-        found[label] = next((value for name in names if (value := getattr(text, name, None)) is not None), None)
+        found[label] = next((value for name in names if (value := _setting(text, name)) is not None), None)
     if found["head dimension"] is None and found["d_model"] and found["number of attention heads"]:
         found["head dimension"] = found["d_model"] // found["number of attention heads"]
     if found["number of key-value heads"] is None:
@@ -83,7 +85,8 @@ def require_same_structure(base: Any, tuned: Any, base_name: str, tuned_name: st
         PairMismatchError: Naming the first setting that differs, and both its values.
     """
     ours, theirs = structure(base), structure(tuned)
-    own = POSITION_SETTINGS if ours["positional scheme"] == theirs["positional scheme"] == "rotary" else ()
+    both_rotary = ours["positional scheme"] == theirs["positional scheme"] == "rotary"
+    own = POSITION_SETTINGS if both_rotary and not ours["per-layer embedding"] else ()
     for label in ours:
         if label not in own and not equal_settings(ours[label], theirs[label]):
             difference = _difference(label, ours[label], theirs[label])
@@ -171,6 +174,13 @@ def _shape(module: Any, parameter: Any) -> tuple[int, ...]:
     return tuple(parameter.shape)
 
 
+def _setting(config: Any, name: str) -> Any:
+    """A setting; where layers have their own (the heads of Gemma 4), the list of them, layer by layer."""
+    if name in (getattr(config, "per_layer_attributes", None) or ()):
+        return [getattr(layer, name, None) for layer in config.per_layer_config]
+    return getattr(config, name, None)
+
+
 def _positions(config: Any) -> dict[str, Any]:
     """The positional scheme, and what decides the angles or the table."""
     length = getattr(config, "max_position_embeddings", None)
@@ -208,8 +218,8 @@ def _window(config: Any) -> Any:
     """The width of the sliding window, None where it is switched off."""
     if getattr(config, "use_sliding_window", True) is False:
         return None
-    width = getattr(config, "sliding_window", None)
-    return width if width is not None else getattr(config, "window_size", None)
+    width = _setting(config, "sliding_window")
+    return width if width is not None else _setting(config, "window_size")
 
 
 def equal_settings(one: Any, other: Any) -> bool:

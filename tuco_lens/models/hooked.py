@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tuco_lens.errors import LoadError
 from tuco_lens.models.hooked_config import FAMILIES, hooked_settings, unexpressible
+from tuco_lens.models.numerics import logit_error, logit_tolerance
 from tuco_lens.models.text_model import own_tokenizer, prepends_bos, text_config, text_model
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _BRIDGE = 'use backend="bridge"'
-# Largest relative difference of logits to the transformers model, over the tokens of a short prompt (their median, as
-# in half precision a token may go to another expert). A wrong setting shows as 0.3 and more, rounding stays far below.
-_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.2}
 _N_CHECKED = 16
 
 
@@ -184,9 +182,8 @@ def _check_logits(hf_model: Any, model: Any) -> None:
     expected, actual = _hf_logits(hf_model, ids), _hooked_logits(model, ids)
     if not expected.isfinite().all():
         return
-    errors = (actual - expected).abs().sum(-1) / expected.abs().sum(-1)
-    error = errors.median().item()
-    if not error <= _TOLERANCE.get(hf_model.dtype, 0.2):
+    error = logit_error(actual, expected)
+    if not error <= logit_tolerance(hf_model.dtype):
         why = f"its logits differ from those of the transformers model by {error:.1%} (median over {n_tokens} tokens)"
         raise LoadError("the conversion to HookedTransformer is not exact", why, _BRIDGE)
 

@@ -10,7 +10,7 @@ import importlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from tuco_lens.errors import LoadError
 
@@ -24,6 +24,8 @@ __all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "LoadedPair", "load_pai
 
 BACKENDS = ("auto", "hooked", "bridge")
 """What `backend=` may be."""
+_N_CHECKED: Final = 8
+_ANOTHER: Final = "no backend takes them: choose decoder-only text models that TransformerLens lists"
 
 
 class BackendNotice(UserWarning):
@@ -52,6 +54,8 @@ class LoadedPair:
     """What the user named as tuned, or as adapter."""
     eos_token_ids: frozenset[int]
     """Tokens that end a text: those of the tuned model's generation config and of its tokenizer."""
+    config: Any = None
+    """The tuned model's transformers config."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,17 @@ def load_pair(
         PairMismatchError: The two are not base and tuned model of one another; the message names both values.
         LoadError: One of them cannot be loaded, or not with this backend.
     """
+    from tuco_lens.models.sources import quiet_libraries
+
     _require_choices(tuned, adapter, backend)
-    plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
-    chosen = _choose_backend(backend, plan)
-    load = _load_two if adapter is None else _load_with_adapter
-    base_model, tuned_model, ends = load(plan, chosen)
-    return LoadedPair(base_model, tuned_model, plan.tokenizer, chosen, plan.base.name, plan.tuned.name, ends)
+    with quiet_libraries():
+        plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
+        chosen = _choose_backend(backend, plan)
+        load = _load_two if adapter is None else _load_with_adapter
+        base_model, tuned_model, ends = load(plan, chosen)
+    return LoadedPair(
+        base_model, tuned_model, plan.tokenizer, chosen, plan.base.name, plan.tuned.name, ends, plan.tuned_config
+    )
 
 
 def _require_choices(tuned: Any, adapter: Any, backend: str) -> None:
@@ -177,7 +186,8 @@ def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
         if reason is not None:
             other = "hooked" if backend == "bridge" else "bridge"
             what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with the backend {backend!r}"
-            raise LoadError(what, reason, f"give backend={other!r} or 'auto'")
+            takes = _unsupported(other, plan) is None
+            raise LoadError(what, reason, f"give backend={other!r} or 'auto'" if takes else _ANOTHER)
         return cast("Literal['hooked', 'bridge']", backend)
     reason = "an adapter keeps the base weights in memory once there" if _has_adapter(plan) else None
     reason = reason or _unsupported("hooked", plan)
@@ -190,7 +200,7 @@ def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
     if _has_adapter(plan) and _unsupported("hooked", plan) is None:
         return "hooked"
     what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with any backend"
-    raise LoadError(what, f"hooked: {_unsupported('hooked', plan)}, bridge: {refusal}", "give another pair")
+    raise LoadError(what, f"hooked: {_unsupported('hooked', plan)}, bridge: {refusal}", _ANOTHER)
 
 
 def _has_adapter(plan: _Plan) -> bool:
@@ -209,13 +219,13 @@ def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
 
     hf_base = _sound_model(plan.base, plan.base_config, plan)
     base_shapes, base_ends = tensor_shapes(hf_base)
-    base = _converted(hf_base, backend, plan)
+    base = _same(hf_base, backend, plan, plan.base.name)
     del hf_base
     hf_tuned = _sound_model(cast("Source", plan.tuned), plan.tuned_config, plan)
     tuned_shapes, tuned_ends = tensor_shapes(hf_tuned)
     require_same_tensors(base_shapes, tuned_shapes, base_ends | tuned_ends, plan.base.name, plan.tuned.name)
     ends = _end_tokens(hf_tuned, plan.tokenizer)
-    return base, _converted(hf_tuned, backend, plan), ends
+    return base, _same(hf_tuned, backend, plan, plan.tuned.name), ends
 
 
 def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
@@ -248,7 +258,7 @@ def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[i
     if not _agree(_logits(tuned, plan), expected, plan):
         why = f"with the backend {backend!r} its logits are not those of PEFT's own model"
         raise LoadError(adapter.what, why, "merge it with PEFT, and give the merged model as tuned")
-    return _converted(hf_base, backend, plan), tuned, ends
+    return _same(hf_base, backend, plan, plan.base.name), tuned, ends
 
 
 def _end_tokens(hf_model: Any, tokenizer: Any) -> frozenset[int]:
@@ -268,25 +278,56 @@ def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
     return model
 
 
-def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
+def _same(hf_model: Any, backend: str, plan: _Plan, name: str) -> Any:
+    """The converted model, whose logits are those that the transformers model had.
+
+    TransformerLens' bridges compute some architectures in another way than transformers; `to_hooked` looks itself.
+    """
+    from tuco_lens.models.failures import explained, model_class, remedy
+    from tuco_lens.models.numerics import logit_error, logit_tolerance
+
     if backend == "hooked":
-        from tuco_lens.models.hooked import to_hooked
+        return _converted(hf_model, backend, plan)
+    what, config = f"cannot load {name!r}", hf_model.config
+    with explained(what, config, backend):
+        expected, beginning = (_logits(hf_model, plan, n) for n in (_N_CHECKED, _N_CHECKED - 2))
+        model = _converted(hf_model, backend, plan)
+        error = logit_error(_logits(model, plan), expected)
+    if not expected.isfinite().all():  # left to the pair's own check
+        return model
+    if not logit_error(beginning, expected[:, :-2]) <= logit_tolerance(plan.dtype):
+        why = f"{model_class(config)} reads the tokens that come after, so what it gives depends on the padding"
+        raise LoadError(what, why, "give a causal model; of this one perhaps with is_decoder true in its config")
+    if not error <= logit_tolerance(plan.dtype):
+        why = (
+            f"as a TransformerBridge, {model_class(config)} gives logits that differ from transformers' by {error:.1%}"
+        )
+        raise LoadError(what, why, remedy(config, backend))
+    return model
 
-        # As a base it may be fed longer prompts than it is made for.
-        longest = getattr(plan.tuned_config.get_text_config(), "max_position_embeddings", 0)
-        return to_hooked(hf_model, plan.tokenizer, n_ctx=longest)
-    from tuco_lens.models.bridge import to_bridge
 
-    return to_bridge(hf_model, plan.tokenizer)
+def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
+    from tuco_lens.models.failures import explained
+
+    with explained(f"cannot load {plan.base.name!r} and {plan.tuned.name!r}", hf_model.config, backend):
+        if backend == "hooked":
+            from tuco_lens.models.hooked import to_hooked
+
+            # As a base it may be fed longer prompts than it is made for.
+            longest = getattr(plan.tuned_config.get_text_config(), "max_position_embeddings", 0)
+            return to_hooked(hf_model, plan.tokenizer, n_ctx=longest)
+        from tuco_lens.models.bridge import to_bridge
+
+        return to_bridge(hf_model, plan.tokenizer)
 
 
-def _logits(model: Any, plan: _Plan) -> torch.Tensor:
-    """The logits [1, 8, d_vocab] of eight tokens, of a transformers model or a bridge of it."""
+def _logits(model: Any, plan: _Plan, n_tokens: int = _N_CHECKED) -> torch.Tensor:
+    """The logits [1, n_tokens, d_vocab] of the first of eight tokens, of a transformers model or its conversion."""
     import torch
 
     # From the middle of the vocabulary, for special tokens lie at its ends.
-    middle = max(plan.base_config.get_text_config().vocab_size // 2 - 4, 0)
-    ids = torch.arange(middle, middle + 8, device=plan.device)[None]  # [1, 8]
+    middle = max(plan.base_config.get_text_config().vocab_size // 2 - _N_CHECKED // 2, 0)
+    ids = torch.arange(middle, middle + n_tokens, device=plan.device)[None]
     is_hooked = type(model).__name__ == "HookedTransformer"
     with torch.no_grad():
         output = model(ids) if is_hooked else model(ids, use_cache=False)

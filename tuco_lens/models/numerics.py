@@ -1,4 +1,4 @@
-"""How small a TuCo each dtype can resolve, and the warning for values below that.
+"""How small a TuCo each dtype can resolve, and the warning for values below that; how far equal logits may differ.
 
 The floors are measured by `benchmarks/numerics.py`, which prints the table of
 `docs/numerics.md`; this file holds its conclusion.
@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 NOISE_FLOORS: dict[str, float] = {"float32": 2e-6, "float16": 3e-3, "bfloat16": 2.5e-2}
 """By dtype of the weights: the TuCo below which rounding can move the value by more than about a tenth. float64 was
 not measured and has none."""
+
+
+_LOGIT_TOLERANCE: dict[str, float] = {"float64": 1e-4, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.2}
 
 
 class NoiseFloorWarning(UserWarning):
@@ -36,3 +44,20 @@ def warn_below_floor(values: Sequence[float], dtype: str) -> None:
             NoiseFloorWarning,
             stacklevel=3,
         )
+
+
+def logit_tolerance(dtype: torch.dtype) -> float:
+    """The largest `logit_error` between two calculations of one model; rounding of the weights' dtype stays far below.
+
+    A wrong setting shows as 0.05 and more in float32, as 0.3 and more in half precision.
+    """
+    return _LOGIT_TOLERANCE[str(dtype).removeprefix("torch.")]
+
+
+def logit_error(actual: Tensor, expected: Tensor) -> float:
+    """How far two calculations of the same logits [batch, pos, d_vocab] are apart, relative to their size (L1).
+
+    The median over the tokens, since in half precision a token may go to another expert.
+    """
+    errors = (actual - expected).abs().sum(-1) / expected.abs().sum(-1)
+    return errors.median().item()

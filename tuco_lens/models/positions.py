@@ -3,11 +3,13 @@
 Two rotary types take other angles once a text is longer than a length in the config: `longrope` has a second set of
 them, `dynamic` stretches them with every further token. So a prompt beside a longer one, or behind a cached beginning
 that was shorter, would get other numbers than alone. `length_kind` says which lengths go together. The masks and
-angles of base and tuned model may differ as well (long-context fine-tunes): `positions_differ`.
+angles of base and tuned model may differ as well (long-context fine-tunes): `positions_differ`. And where a block keeps
+a running state of the text, `keeps_states`, padding before it would be a part of the text.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, cast
 
@@ -41,11 +43,29 @@ def _handed(model: Any) -> dict[str, Any]:
     return {name: found[name] for name in POSITION_SETTINGS}
 
 
-def depends_on_length(*models: Any) -> bool:
-    """Whether any angle depends on how long the text is, within the models' contexts."""
+def stands_alone(*models: Any) -> bool:
+    """Whether a text is to be run by itself and from its beginning, where texts of other lengths may be beside it.
+
+    So where an angle depends on how long the text is, within the models' contexts, or blocks keep running states.
+    """
     longest = max(model.cfg.n_ctx for model in models)
     kind = length_kind(*models)
-    return kind(1) != kind(longest)
+    return kind(1) != kind(longest) or any(map(keeps_states, models))
+
+
+def keeps_states(model: Any) -> bool:
+    """Whether a block keeps a running state of the text (Mamba, linear attention, convolutions, RWKV), not keys only.
+
+    Such a state takes in the padding on the left of a text, and rows of it are not copied from text to text.
+    """
+    if not hasattr(model, "original_model"):
+        return False
+    from transformers import DynamicCache
+
+    hf_model = model.original_model
+    if "past_key_values" not in inspect.signature(hf_model.forward).parameters:
+        return True
+    return any(hasattr(layer, "conv_states") for layer in DynamicCache(config=hf_model.config).layers)
 
 
 def _switches(model: Any) -> Iterator[tuple[int, bool]]:

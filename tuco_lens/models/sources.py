@@ -8,6 +8,7 @@ path never touches the network.
 from __future__ import annotations
 
 import contextlib
+import logging
 import copy
 import functools
 import os
@@ -259,11 +260,14 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, base: An
 
 @contextlib.contextmanager
 def quiet_libraries() -> Generator[None]:
-    """Keep transformers and the hub client from logging what our errors will say, and from drawing bars in files."""
+    """Keep libraries from logging what our errors will say, or what is of no use here, and from drawing bars in files."""
     import huggingface_hub.utils.logging as hub_logging
     import transformers.utils.logging as hf_logging
 
     levels = (hf_logging.get_verbosity(), hub_logging.get_verbosity())
+    quantising = logging.getLogger("bitsandbytes")  # which TransformerLens imports, and which then asks for a package
+    level = quantising.level
+    quantising.setLevel(logging.ERROR)
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
@@ -274,6 +278,7 @@ def quiet_libraries() -> Generator[None]:
     finally:
         hf_logging.set_verbosity(levels[0])
         hub_logging.set_verbosity(levels[1])
+        quantising.setLevel(level)
         if bars:
             hf_logging.enable_progress_bar()
 

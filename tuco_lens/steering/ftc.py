@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tuco_lens.engine.lockstep import BlockStep, BlockWatch
+from tuco_lens.engine.lockstep import BlockStep, BlockWatch, SharedStates
 from tuco_lens.engine.own_positions import OwnPositions
 from tuco_lens.models.backends import blocks
 from tuco_lens.steering.alpha import PositionFilter
@@ -56,13 +56,15 @@ class FtcScaling:
             scaled = [bool((row != 1).any()) for row in self.alphas]
             watched = any(scaled) or self.visit is not None
             own = OwnPositions.where_needed(self.base, self.tuned, stack, self.caches.beside) if watched else None
+            shared = SharedStates.where_needed(self.tuned) if watched else None
             for layer, (tuned_block, base_block) in enumerate(pairs):
-                runs_base = scaled[layer] or self.visit is not None or own is not None  # whose cache must be whole
+                # What is read later must be whole: the cache, and what base blocks share.
+                runs_base = scaled[layer] or self.visit is not None or own is not None or shared is not None
                 # The first block is watched for the sake of the caches, whichever layers are scaled.
                 if runs_base or (layer == 0 and any(scaled)):
                     mix = _Mixer(self, layer) if scaled[layer] else None
-                    how: dict[str, Any] = {"visit": self.visit, "mix": mix, "arguments": self.caches, "own": own}
-                    watch = BlockWatch(layer, tuned_block, base_block, **how)
+                    how: dict[str, Any] = {"visit": self.visit, "mix": mix, "arguments": self.caches}
+                    watch = BlockWatch(layer, tuned_block, base_block, own=own, shared=shared, **how)
                     stack.callback(watch.close)
             self._stack = stack.pop_all()
 

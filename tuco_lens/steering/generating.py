@@ -24,11 +24,11 @@ from tuco_lens.engine.memory import free_memory, smaller_batch, split
 from tuco_lens.engine.metrics import contribution_ratio
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of
-from tuco_lens.models.positions import LengthKind, length_kind
+from tuco_lens.models.positions import LengthKind, keeps_states, length_kind
 from tuco_lens.prompts.spans import display_tokens
 from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.generation import GeneratedToken, Generation, StopReason
-from tuco_lens.steering.kv_caches import new_cache
+from tuco_lens.steering.kv_caches import goes_on, new_cache
 from tuco_lens.steering.logits import ContrastiveLogits
 from tuco_lens.steering.rows import Row
 from tuco_lens.steering.sampling import Sampler, SamplingOptions, is_whole
@@ -105,12 +105,13 @@ def _generate(
 ) -> Generator[GeneratedToken]:
     """Batch by batch; one that does not fit into memory is begun again in halves, and no token is given twice."""
     lengths = length_kind(pair.base, pair.tuned)
-    queue = list(_batches(rows, options, pair.n_ctx, lengths))
+    cached = options.use_cache and all(map(goes_on, (pair.tuned, pair.base)))
+    queue = list(_batches(rows, options, pair.n_ctx, lengths, padded=not keeps_states(pair.tuned)))
     given: dict[int, int] = {}  # tokens that a row has given so far
     while queue:
         batch = queue.pop(0)
         grows = _grows(batch[0], options, pair.n_ctx, lengths)
-        how = replace(options, use_cache=False) if grows else options  # what is kept would be of other angles
+        how = replace(options, use_cache=cached and not grows)  # what is kept would be of other angles
         try:
             for token in _Batch(pair, batch, how).run(results, hold=hold):
                 if token.position >= given.get(token.row, 0):
@@ -131,14 +132,19 @@ def _grows(row: Row, options: GenerateOptions, n_ctx: int, kind: LengthKind) -> 
     return any(kind(n) != kind(length) for length in range(n, longest + 1))
 
 
-def _batches(rows: Sequence[Row], options: GenerateOptions, n_ctx: int, lengths: LengthKind) -> Iterator[list[Row]]:
-    """Rows of like length together; with interpolated weights only rows of one α, for the model has one set of them."""
+def _batches(
+    rows: Sequence[Row], options: GenerateOptions, n_ctx: int, lengths: LengthKind, *, padded: bool
+) -> Iterator[list[Row]]:
+    """Rows of like length together, of one length where nothing may be padded.
+
+    With interpolated weights only rows of one α, for the model has one set of them.
+    """
 
     def kind(row: Row) -> tuple[Any, ...]:
         n = row.prompt.n_tokens
         grows = _grows(row, options, n_ctx, lengths)
         alphas = row.scaling.alphas if row.scaling.method == "weights" else ()
-        return (row.scaling.method, alphas, grows, n if grows else 0, repr(lengths(n)))
+        return (row.scaling.method, alphas, grows, n if grows or not padded else 0, repr(lengths(n)))
 
     batch: list[Row] = []
     # Longest first: so a batch is as wide as its first row.

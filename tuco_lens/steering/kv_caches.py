@@ -3,28 +3,34 @@
 A tuned block is called with the tuned model's cache among its arguments. The base block that runs beside it must not
 append there, so it gets a cache of its own, begun when the tuned model's is empty and kept as long as that one lives.
 Both kinds are known here by what they can do: transformers' `Cache` (one object for all layers; bridge) and
-TransformerLens' cache entries (one per layer; hooked). A cache's tensors are replaced and never written in place, so a
-shallow copy is an independent cache.
+TransformerLens' cache entries (one per layer; hooked). Keys and values are replaced and never written in place, so a
+shallow copy of them is independent; running states (Mamba, linear attention) are written in place, and copied.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from tuco_lens.errors import InputError
-from tuco_lens.models.backends import backend_of, device_of
-from tuco_lens.models.positions import positions_differ
+from tuco_lens.models.backends import backend_of, device_of, dtype_of
+from tuco_lens.models.numerics import logit_error, logit_tolerance
+from tuco_lens.models.positions import keeps_states, positions_differ
 
 _WHOLE_CACHE_OPERATIONS = ("reorder_cache", "crop", "batch_repeat_interleave", "batch_select_indices", "reset")
 """What transformers' generation may do to a cache between passes; the base blocks' cache follows."""
+
+_TRIED, _SEVERAL = 12, 4
+"""Tokens of the text that `goes_on` tries, and of the parts that stand for more than one token."""
 
 
 def new_cache(model: Any, batch_size: int) -> Any:
@@ -38,6 +44,42 @@ def new_cache(model: Any, batch_size: int) -> Any:
     return TransformerLensKeyValueCache.init_cache(model.cfg, device_of(model), batch_size)
 
 
+_GOES_ON: weakref.WeakKeyDictionary[Any, dict[int, bool]] = weakref.WeakKeyDictionary()
+
+
+def goes_on(model: Any, n_new: int = 1) -> bool:
+    """Whether a pass of `n_new` tokens that goes on from a KV cache gives what one whole pass gives; found by trying.
+
+    It does not on every architecture, in transformers (Bamba), or in a release of TransformerLens (MPT, 3.9).
+    """
+    if backend_of(model) != "bridge":
+        return True
+    known = _GOES_ON.setdefault(model, {})
+    if n_new not in known:
+        known[n_new] = _is_same_in_parts(model, n_new)
+    return known[n_new]
+
+
+def shares_beginnings(model: Any) -> bool:
+    """Whether several texts may go on from one cached beginning: rows of running states are not copied."""
+    return not keeps_states(model) and goes_on(model, _SEVERAL)
+
+
+@torch.no_grad()
+def _is_same_in_parts(model: Any, n_new: int) -> bool:
+    ids = torch.arange(_TRIED, device=device_of(model))[None] % model.cfg.d_vocab
+    if "past_key_values" not in inspect.signature(model.original_model.forward).parameters:
+        return False
+    whole = model(ids, return_type="logits", use_cache=False)
+    cache, parts = new_cache(model, 1), list[Tensor]()
+    try:
+        for part in ids.split([_TRIED - 2 * n_new, n_new, n_new], dim=1):
+            parts.append(model(part, return_type="logits", use_cache=True, past_key_values=cache))
+    except (ValueError, TypeError, AttributeError, IndexError, RuntimeError):  # what a cache of another make meets
+        return False
+    return logit_error(parts[-1][:, -1:], whole[:, -1:]) <= logit_tolerance(dtype_of(model))
+
+
 def paired_caches(base: Any, tuned: Any) -> CachePairing:
     """The pairing of these two models' caches."""
     return CachePairing(partial(new_cache, base, 1) if positions_differ(base, tuned) else None)
@@ -48,11 +90,21 @@ def fork(cache: Any) -> Any:
     other = copy.copy(cache)
     if is_block_cache(cache):  # transformers'; one entry of TransformerLens' has nothing within
         if hasattr(cache, "layers"):
-            other.layers = [copy.copy(layer) for layer in cache.layers]
+            other.layers = [_fork_layer(layer) for layer in cache.layers]
             for name in _WHOLE_CACHE_OPERATIONS:
                 vars(other).pop(name, None)  # those that a pairing put there belong to the original
     else:
         other.entries = [copy.copy(entry) for entry in cache.entries]
+    return other
+
+
+def _fork_layer(layer: Any) -> Any:
+    other = copy.copy(layer)
+    for name, value in vars(layer).items():
+        if isinstance(value, dict):  # of running states and what is known of each
+            setattr(
+                other, name, {key: held.clone() if isinstance(held, Tensor) else held for key, held in value.items()}
+            )
     return other
 
 
@@ -85,9 +137,21 @@ def block_cache(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return next((value for value in (*args, *kwargs.values()) if is_block_cache(value)), None)
 
 
-def cached_tokens(cache: Any, layer: int) -> int:
-    """How many tokens a block's cache holds for that layer, in tokens."""
-    return cache.get_seq_length(layer) if hasattr(cache, "get_seq_length") else cache.past_keys.shape[1]
+def cached_tokens(cache: Any, layer: int) -> int | None:
+    """How many tokens a block's cache holds for that layer, in tokens; None of a layer that keeps only a state."""
+    if not hasattr(cache, "get_seq_length"):
+        return cache.past_keys.shape[1]
+    held = cache.layers[layer : layer + 1]
+    return cache.get_seq_length(layer) if not held or hasattr(held[0], "get_seq_length") else None
+
+
+def _is_empty(cache: Any) -> bool:
+    """Whether no layer of a cache holds anything yet."""
+    return not any(
+        any(getattr(layer, "has_previous_state", {}).values())
+        or (hasattr(layer, "get_seq_length") and layer.get_seq_length())
+        for layer in cache.layers
+    )
 
 
 @dataclass
@@ -98,6 +162,8 @@ class _Partner:
     base: Any
     prompt_length: int
     """Tokens of the pass that began the cache."""
+    seen: int = 0
+    """Tokens of all passes so far."""
 
 
 class CachePairing:
@@ -130,13 +196,22 @@ class CachePairing:
         if is_new_pass:
             stream: Tensor = args[0] if args else kwargs["hidden_states"]
             self.n_tokens = stream.shape[1]
-            self.offset = 0 if cache is None else cached_tokens(cache, layer)
+            self.offset = 0 if cache is None else self._held(cache, layer)
             self.prompt_length = self.n_tokens
         if cache is None:
             return
         if self.offset == 0 and (is_new_pass or not hasattr(cache, "get_seq_length")):
             self._begin(cache, self._empty(cache))
-        self.prompt_length = self._partner(cache).prompt_length
+        partner = self._partner(cache)
+        partner.seen = self.offset + self.n_tokens
+        self.prompt_length = partner.prompt_length
+
+    def _held(self, cache: Any, layer: int) -> int:
+        """Tokens in the cache as a pass begins; counted here where its layers keep only states."""
+        told = cached_tokens(cache, layer)
+        if told is not None or _is_empty(cache):
+            return told or 0
+        return self._partner(cache).seen
 
     def _empty(self, cache: Any) -> Any:
         return fork(cache) if self._fresh is None else self._fresh()
@@ -144,7 +219,7 @@ class CachePairing:
     def beside(self, cache: Any) -> Any:
         """The base blocks' cache beside a tuned one, as it is before a pass: an empty one if that is yet to begin."""
         found = self._partners.get(id(cache))
-        return self._empty(cache) if found is None or not cache.get_seq_length() else found.base
+        return self._empty(cache) if found is None or _is_empty(cache) else found.base
 
     def follow(self, tuned: Any, copied: Any, rows: Int[Tensor, " row"]) -> None:
         """Give a copy of a tuned cache, made by `with_rows`, its own copy of the base blocks' cache."""
@@ -156,12 +231,12 @@ class CachePairing:
     def whole(self, tuned: Any, n_tokens: int) -> Any:
         """The base model's cache beside a whole tuned cache, for a pass of whole models; begun if that one is empty."""
         parts = _parts(tuned)
-        self.offset = cached_tokens(parts[0], 0)
+        self.offset = self._held(parts[0], 0)
         if self.offset == 0:
             for part in parts:
                 self._begin(part, self._empty(part), n_tokens)
         base = [self._partner(part).base for part in parts]
-        if cached_tokens(base[0], 0) != self.offset:
+        if cached_tokens(base[0], 0) not in (self.offset, None):
             raise _filled_elsewhere(self.offset)
         if not hasattr(tuned, "entries"):
             return base[0]
@@ -179,7 +254,7 @@ class CachePairing:
         base = self._partner(cache).base
         if hasattr(cache, "frozen"):
             base.frozen = cache.frozen
-        if cached_tokens(base, layer) != self.offset:
+        if cached_tokens(base, layer) not in (self.offset, None):
             raise _filled_elsewhere(self.offset)
 
         def swapped(value: Any) -> Any:

@@ -22,7 +22,7 @@ from tuco_lens.engine.memory import FittingBatches, smaller_batch
 from tuco_lens.models.backends import backend_of
 from tuco_lens.models.positions import length_kind
 from tuco_lens.steering.alpha import Alpha
-from tuco_lens.steering.kv_caches import CachePairing, new_cache, with_rows
+from tuco_lens.steering.kv_caches import CachePairing, new_cache, shares_beginnings, with_rows
 from tuco_lens.steering.scaling import Attachable, Method, Scaling, method_of, scaling_settings
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def answer_logits(
     """
     acting = method_of(pair, scaling_settings(alpha, pair.n_layers, method=method))
     rows = [list(prompt.token_ids) for prompt in prompts]
-    scorer = _Scorer(pair, acting, rows, shared_beginning(rows) if share_prefix else 0)
+    shares = share_prefix and shares_beginnings(pair.tuned) and shares_beginnings(pair.base)
+    scorer = _Scorer(pair, acting, rows, shared_beginning(rows) if shares else 0)
     found: dict[int, Tensor] = {}
     with Scaling(pair, None, lambda: acting), torch.no_grad(), fast_path(pair.base, pair.tuned):
         fitting = fitting or FittingBatches(batch_size)

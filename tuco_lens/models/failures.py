@@ -1,0 +1,86 @@
+"""What TransformerLens or transformers raises while a pair is built or first run, as one line with a remedy that works.
+
+Both know hundreds of architectures and fail on some of them in ways of their own, an AttributeError deep within, say.
+`tests/integration/test_registry.py` holds what happens to each.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from tuco_lens.errors import LoadError, TucoLensError
+
+WORKS_WITH: Final = "4.3"
+"""The release of TransformerLens that runs the classes of `NEED_NEWER`."""
+# fmt: off
+NEED_NEWER: Final = frozenset({
+    "Cohere2ForCausalLM", "CohereForCausalLM", "HunYuanDenseV1ForCausalLM", "Qwen3NextForCausalLM",
+    "Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM",
+})
+# fmt: on
+"""Model classes that fail, or give other numbers, with transformer-lens 3.9, and are exact with `WORKS_WITH`."""
+_LONGEST_CAUSE: Final = 160
+
+
+@contextmanager
+def explained(what: str, config: Any, backend: str) -> Generator[None]:
+    """Whatever is raised within, by libraries that meet a model they do not take, as a LoadError.
+
+    Errors of this package and those of memory pass as they are.
+
+    Args:
+        what: How the message opens.
+        config: Of the transformers model.
+        backend: "hooked" or "bridge".
+
+    Raises:
+        LoadError: Naming the class, the cause and the remedy.
+    """
+    import torch
+
+    try:
+        yield
+    except (TucoLensError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # what the libraries raise here is of any kind
+        if "out of memory" in str(error) or "not enough memory" in str(error):
+            raise
+        cause = " ".join(str(error).split())
+        cause = cause if len(cause) <= _LONGEST_CAUSE else f"{cause[:_LONGEST_CAUSE]}…"
+        why = f"{_library()} does not run {model_class(config)} ({type(error).__name__}: {cause})"
+        raise LoadError(what, why, remedy(config, backend)) from error
+
+
+def remedy(config: Any, backend: str) -> str:
+    """What can help where this backend fails on a model: the other backend, another release, or another model."""
+    from tuco_lens.models import hooked
+
+    if backend == "hooked":
+        return "give backend='bridge'"
+    if hooked.unsupported_reason(config) is None:
+        return "give backend='hooked'"
+    if model_class(config) in NEED_NEWER and _release() < _parts(WORKS_WITH):
+        return f"install transformer-lens {WORKS_WITH} or later, with which it works"
+    return "choose a model of another architecture; tuco-lens pairs lists some"
+
+
+def model_class(config: Any) -> str:
+    """The transformers class of a config's model."""
+    from tuco_lens.models.bridge import class_names
+
+    return next(iter(class_names(config)), config.model_type)
+
+
+def _library() -> str:
+    return f"transformer-lens {importlib.metadata.version('transformer-lens')}"
+
+
+def _release() -> tuple[int, ...]:
+    return _parts(importlib.metadata.version("transformer-lens"))
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
