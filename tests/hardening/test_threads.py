@@ -12,6 +12,7 @@ import torch
 
 from tests.pairs import tiny_pair
 from tuco_lens import InputError, ModelPair
+from tuco_lens.steering.scaling import Scaling, method_of, scaling_settings
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 PROMPTS = [f"boat {i} on the river" * (1 + i % 3) for i in range(20)]
@@ -79,6 +80,28 @@ def test_plain_calls_see_no_scaling_of_another_thread(pair: ModelPair) -> None:
         assert is_close(measured, pair.measure(PROMPTS[:6], progress=False).tuco)
         if method == "ftc":
             assert generated.token_ids == expected.token_ids  # pyright: ignore
+
+
+def test_a_call_that_waits_behind_a_scaling_of_logits_is_not_scaled_by_it(pair: ModelPair) -> None:
+    """PyTorch looks up a module's forward before its hooks run, and so before the call waits for its turn."""
+    ids = torch.arange(2, 22)[None]
+    with torch.no_grad():
+        plain = pair.tuned(ids)
+    looked_up = threading.Event()
+
+    def waits(*_: Any) -> None:
+        looked_up.set()
+
+    scaling = method_of(pair, scaling_settings(0.3, pair.n_layers, method="logits"))
+    with ThreadPoolExecutor(1) as pool:
+        with Scaling(pair, None, lambda: scaling), torch.no_grad():
+            handle = pair.tuned.register_forward_pre_hook(waits, prepend=True)
+            try:
+                waiting = pool.submit(lambda: pair.tuned(ids).detach())
+                assert looked_up.wait(SECONDS)
+            finally:
+                handle.remove()
+        assert is_close(waiting.result(SECONDS), plain)
 
 
 def test_a_user_who_has_a_scaling_open_has_the_pair_and_others_are_told(pair: ModelPair) -> None:

@@ -57,9 +57,11 @@ class ContrastiveLogits:
             self._attached = False
 
     def _forward(self, given: Any, return_type: str | None = "logits", **options: Any) -> Any:
-        per_token = options.pop("loss_per_token", False)
-        if return_type is None or options.get("stop_at_layer") is not None:
+        # A call in another thread that began while this was attached, and waited for its turn, finds it detached.
+        is_plain = not self._attached or return_type is None or options.get("stop_at_layer") is not None
+        if is_plain:
             return type(self.tuned).forward(self.tuned, given, return_type=return_type, **options)
+        per_token = options.pop("loss_per_token", False)
         tokens = self._tokens(given, options)
         base_options = self._base_options(tokens, options)
         own: Tensor = type(self.tuned).forward(self.tuned, tokens, return_type="logits", **options)
