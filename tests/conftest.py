@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tuco_lens import ModelPair
 
 # The Hugging Face libraries and torch read these once, when they are imported, and so they are set here rather than in
 # a fixture. One thread is a default only (`OMP_NUM_THREADS=2 make test` is respected): the models are tiny, and threads
@@ -45,3 +49,11 @@ def data_dir() -> Path:
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """No address of an object in a test's name: the processes that share the tests must agree on the names."""
     return argname if " at 0x" in repr(val) else None
+
+
+@pytest.fixture(scope="session")
+def demo_pair() -> ModelPair:
+    """The embedded pair, loaded once; who changes its models puts them back."""
+    from tuco_lens import ModelPair  # here, for the settings above count when torch is imported
+
+    return ModelPair.demo()

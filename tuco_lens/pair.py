@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from tuco_lens import __version__
 from tuco_lens.engine.batches import MeasureOptions, measured_maps
@@ -27,7 +28,17 @@ from tuco_lens.models.backends import BackendName, blocks, device_of, dtype_of, 
 from tuco_lens.models.failures import explained
 from tuco_lens.models.loading import load_pair
 from tuco_lens.models.numerics import warn_below_floor
-from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, fit, make_prompt, prompt_name
+from tuco_lens.prompts.chats import TemplateOptions, given_options
+from tuco_lens.prompts.prompt import (
+    Prompt,
+    PromptLike,
+    Truncate,
+    as_prompt_list,
+    fit,
+    is_one_prompt,
+    make_prompt,
+    prompt_name,
+)
 from tuco_lens.results.measurement import Measurement, MeasurementSettings, PromptMeasurement
 from tuco_lens.steering.alpha import Alpha, Positions
 from tuco_lens.steering.generating import GenerateOptions, TokenStream
@@ -173,21 +184,26 @@ class ModelPair:
         truncate: Truncate | None = None,
         drift: bool = False,
         index: int | None = None,
+        **template: Unpack[TemplateOptions],
     ) -> Prompt:
         """Tokenise one prompt as `measure` does, with the tuned model's tokenizer and chat template.
 
         Args:
-            prompt: text, chat messages (a list of dicts with `role` and `content`), token ids, or a Prompt.
+            prompt: text, chat messages (a list of dicts with `role` and `content`), an object of `messages` and
+                `tools`, token ids, or a Prompt.
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
             truncate: "left" or "right" cuts a prompt longer than the context; otherwise it is an error.
             drift: also refuse tokens that the base model's embedding lacks.
             index: the prompt's number, for error messages.
+            **template: of chats, `prefill` (what the answer begins with), `continue_final` (the assistant's last
+                message stays open), `tools` and `template_kwargs` (variables of the template); of texts too,
+                `special_tokens` ("text": control tokens that a text writes out are characters).
 
         Raises:
             InputError: if the prompt is empty, too long, or the template does not take it.
         """
-        made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index)
+        made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index, **template)
         fitted = fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=self.tuned.cfg.d_vocab)
         if drift:
             self._require_base_tokens(fitted, index)
@@ -215,6 +231,7 @@ class ModelPair:
         batch_size: int = 8,
         truncate: Truncate | None = None,
         progress: bool = True,
+        **template: Unpack[TemplateOptions],
     ) -> Measurement:
         """Measure TuCo of each prompt: how much of the response's last hidden state comes from fine-tuning.
 
@@ -227,6 +244,7 @@ class ModelPair:
             batch_size: prompts per batch at most; halved and retried when an accelerator runs out of memory.
             truncate: "left" or "right" cuts prompts longer than the context; otherwise they are an error.
             progress: show a bar with prompts/s, if stderr is a terminal or in a notebook.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `prompt`.
 
         Returns:
             A `Measurement` in input order: norms only, so its size does not depend on d_model.
@@ -236,13 +254,13 @@ class ModelPair:
         """
         listed = as_prompt_list(prompts)
         ready = [
-            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i)
+            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i, **template)
             for i, prompt in enumerate(listed)
         ]
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
         items = tuple(with_progress(self._measured(ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
-        return Measurement(items, self.settings(norm=norm, chat=chat, drift=drift))
+        return Measurement(items, self.settings(norm=norm, chat=chat, drift=drift, **template))
 
     def measure_stream(
         self,
@@ -256,13 +274,14 @@ class ModelPair:
         chunk_size: int = 256,
         truncate: Truncate | None = None,
         start_index: int = 0,
+        **template: Unpack[TemplateOptions],
     ) -> Iterator[PromptMeasurement]:
         """Measure any number of prompts with memory for `chunk_size` of them; yields in input order.
 
         The options are those of `measure`; `start_index` is the index that errors give to the first prompt.
         """
         ready = (
-            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i)
+            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i, **template)
             for i, prompt in enumerate(prompts, start_index)
         )
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
@@ -280,6 +299,7 @@ class ModelPair:
         system: str | None = None,
         layers: Sequence[int] | None = None,
         positions: Sequence[int] | None = None,
+        **template: Unpack[TemplateOptions],
     ) -> tuple[Float[Tensor, "pos d_vocab"], ContributionCache]:
         """Run the tuned model on one prompt and keep the vectors of the decomposition.
 
@@ -289,6 +309,7 @@ class ModelPair:
             system: a system message in front, for chats.
             layers: the blocks to keep, 0 … L-1; all by default. Negative ones count from the end.
             positions: the token positions to keep; all by default. Negative ones count from the end.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `prompt`.
 
         Returns:
             The tuned model's logits at every position, and the `ContributionCache`.
@@ -296,7 +317,7 @@ class ModelPair:
         Raises:
             InputError: for a bad prompt, layer or position.
         """
-        made = self.prompt(prompt, chat=chat, system=system)
+        made = self.prompt(prompt, chat=chat, system=system, **template)
         kept_layers = _indices(layers, self.n_layers, "layer")
         kept_positions = _indices(positions, made.n_tokens, "position")
         return self._decompose(made.token_ids, kept_layers, kept_positions)
@@ -358,6 +379,7 @@ class ModelPair:
         tuco: bool = True,
         num_beams: int = 1,
         stream: bool = False,
+        **template: Unpack[TemplateOptions],
     ) -> Generation | list[Generation] | TokenStream:
         """Continue prompts with the tuned model, scaled or not, and say what fine-tuning contributed to each token.
 
@@ -366,7 +388,7 @@ class ModelPair:
             alpha: as in `scaled`. By default the tuned model as it is: 1, or what an open `scaled` gives.
             alphas: several α, side by side in one batch, instead of one.
             method: "ftc", "logits" or "weights", as in `scaled`.
-            positions: where α acts, as in `scaled`; a role ("system", "user", "assistant", "template") too.
+            positions: where α acts, as in `scaled`; a role ("system", "user", "assistant", "tool", "template") too.
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
             max_new_tokens: at most so many tokens.
@@ -380,6 +402,7 @@ class ModelPair:
             tuco: record TuCo, layer profile and probability of every token, from the pass that generated it.
             num_beams: must be 1.
             stream: return a `TokenStream`, which yields every token as it comes, instead.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `prompt`.
 
         Returns:
             A `Generation` for one prompt at one α, else a list: prompt by prompt, each at every α in turn.
@@ -397,8 +420,11 @@ class ModelPair:
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         options = GenerateOptions(max_new_tokens, sampling, stops, batch_size, use_cache, tuco)
         listed = as_prompt_list(prompts)
-        many = alphas is not None or not _is_one_prompt(prompts)
-        ready = [self.prompt(p, chat=chat, system=system, index=i if many else None) for i, p in enumerate(listed)]
+        many = alphas is not None or not is_one_prompt(prompts)
+        ready = [
+            self.prompt(p, chat=chat, system=system, index=i if many else None, **template)
+            for i, p in enumerate(listed)
+        ]
         rows = requested_rows(self, ready, alpha=alpha, alphas=alphas, method=method, positions=positions)
         tokens = TokenStream(self, rows, options, hold=not stream)
         if stream:
@@ -446,7 +472,9 @@ class ModelPair:
 
         return pair_overview(self, measurement)
 
-    def settings(self, *, norm: Norm = "l1", chat: bool = False, drift: bool = False) -> MeasurementSettings:
+    def settings(
+        self, *, norm: Norm = "l1", chat: bool = False, drift: bool = False, **template: Unpack[TemplateOptions]
+    ) -> MeasurementSettings:
         """What a measurement with these options on this pair records about itself."""
         return MeasurementSettings(
             base=self.base_name,
@@ -459,6 +487,7 @@ class ModelPair:
             n_layers=self.n_layers,
             d_model=self.d_model,
             version=__version__,
+            template=given_options(template),
         )
 
     def check_identity(self) -> float:
@@ -483,21 +512,6 @@ class ModelPair:
                 "check the checkpoints for broken weights, or load them in float32",
             )
         return residual
-
-
-def _is_one_prompt(prompts: PromptLike | Sequence[PromptLike]) -> bool:
-    return isinstance(prompts, str | Prompt) or all(isinstance(p, int | dict) for p in prompts)
-
-
-def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLike]:
-    """One prompt or many, as a list: a string, a Prompt, a list of messages and a list of ids are one."""
-    if isinstance(prompts, str | Prompt):
-        return [prompts]
-    listed: list[Any] = list(prompts)
-    if not listed:
-        raise InputError("no prompts", "the list is empty", "give at least one prompt")
-    is_single = all(isinstance(p, int) for p in listed) or all(isinstance(p, dict) for p in listed)
-    return [listed] if is_single else listed
 
 
 def _indices(asked: Sequence[int] | None, size: int, what: str) -> list[int]:

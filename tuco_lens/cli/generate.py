@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from tuco_lens.cli.alphas import parse_alpha
-from tuco_lens.cli.options import ChatOption, OverwriteOption, SystemOption, takes_pair
+from tuco_lens.cli.options import OverwriteOption, takes_pair, takes_reading
 from tuco_lens.cli.terminal import complain, plain, say
 from tuco_lens.errors import InputError, Interrupted, OutputError
 from tuco_lens.prompts.prompt import check_prompt
@@ -56,10 +56,8 @@ class GenerateRequest:
     """Base and tuned model."""
     prompt: str
     """The text."""
-    chat: bool
-    """Whether it goes into the chat template."""
-    system: str | None
-    """System prompt."""
+    reading: dict[str, Any]
+    """How it is read: arguments of `ModelPair.prompt`."""
     alphas: dict[str, Alpha]
     """Every α, by how it was written."""
     method: Literal["ftc", "logits", "weights"]
@@ -79,12 +77,12 @@ class GenerateRequest:
 
 
 @takes_pair()
+@takes_reading
 def generate(
     *,
     choice: PairChoice,
     prompt: Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What to continue.")] = None,
-    chat: ChatOption = False,
-    system: SystemOption = None,
+    reading: dict[str, Any],
     alpha: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,8 +130,7 @@ def generate(
     request = GenerateRequest(
         pair=choice,
         prompt=prompt,
-        chat=chat,
-        system=system,
+        reading=reading,
         alphas={text: parse_alpha(text) for text in alpha or ["1"]},
         method=method,
         positions=positions,
@@ -163,7 +160,7 @@ def run_generate(request: GenerateRequest) -> None:
         TucoLensError: if an argument, the prompt, a checkpoint or the output is not usable.
         Interrupted: on Ctrl-C; nothing is written then.
     """
-    check_prompt(request.prompt, chat=request.chat, system=request.system)
+    check_prompt(request.prompt, **request.reading)
     _check_options(request)
     from tuco_lens.cli.token_view import TokenView
 
@@ -199,8 +196,7 @@ def _stream(pair: ModelPair, request: GenerateRequest) -> TokenStream:
         alphas=list(request.alphas.values()),
         method=request.method,
         positions=request.positions,
-        chat=request.chat,
-        system=request.system,
+        **request.reading,
         max_new_tokens=request.max_new_tokens,
         **asdict(request.sampling),
         stop=request.stop,

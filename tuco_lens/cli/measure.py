@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from tuco_lens.cli.options import (
     BatchOption,
-    ChatOption,
     OverwriteOption,
     ProgressOption,
     ResumeOption,
-    SystemOption,
     takes_pair,
+    takes_reading,
 )
 from tuco_lens.cli.summary import show_summary
 from tuco_lens.cli.terminal import complain, say
@@ -25,6 +24,7 @@ from tuco_lens.runs.pair_choice import PairChoice
 
 
 @takes_pair()
+@takes_reading
 def measure(
     *,
     choice: PairChoice,
@@ -47,8 +47,7 @@ def measure(
         Path | None,
         typer.Option("--html", metavar="FILE", help=f"Also write a report of the first {HTML_PROMPTS} prompts."),
     ] = None,
-    chat: ChatOption = False,
-    system: SystemOption = None,
+    reading: dict[str, Any],
     truncate: Annotated[
         Literal["left", "right"] | None,
         typer.Option("--truncate", help="Cut prompts longer than the context at this end.", show_default="refuse them"),
@@ -76,8 +75,7 @@ def measure(
             prompts=PromptSource(tuple(prompts or ()), tuple(prompt or ())),
             out=out,
             html=html,
-            chat=chat,
-            system=system,
+            reading=reading,
             truncate=truncate,
             norm=norm,
             drift=drift,

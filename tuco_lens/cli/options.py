@@ -1,19 +1,22 @@
 """Options that several commands share, with their help texts; and the pair that they name.
 
 A command that `takes_pair` is handed a `PairChoice` (`runs/pair_choice.py`) in place of the nine options which say what
-the pair is and how it is loaded.
+the pair is and how it is loaded; one that `takes_reading` is handed the arguments which say how prompts are read.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, Final
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, Literal, cast
 
 import typer
 
-from tuco_lens.runs.pair_choice import Backend, DType, choose_pair, with_loading
+from tuco_lens.errors import InputError
+from tuco_lens.prompts.chats import given_options
+from tuco_lens.runs.pair_choice import Backend, DType, PairChoice, choose_pair, with_loading
 
 CHECKPOINT = "hub id, local directory or .gguf file"
 PairOption = Annotated[
@@ -38,6 +41,22 @@ TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code
 PickleOption = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled weights, which can run code.")]
 ChatOption = Annotated[bool, typer.Option("--chat", help="Put texts into the chat template, as the user's message.")]
 SystemOption = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System prompt of every chat.")]
+PrefillOption = Annotated[
+    str | None, typer.Option("--prefill", metavar="TEXT", help="What the answer of every chat begins with.")
+]
+ContinueOption = Annotated[
+    bool, typer.Option("--continue-final", help="Leave the assistant's last message open, without an end of turn.")
+]
+TemplateOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-kwarg", metavar="K=V", help="A variable of the chat template. May repeat; V is JSON or text."
+    ),
+]
+SpecialOption = Annotated[
+    Literal["control", "text"],
+    typer.Option("--special-tokens", help="What control tokens are that a text or message writes out."),
+]
 ProgressOption = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress, on a terminal.")]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, metavar="N", help="Prompts per batch, at most.")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
@@ -48,6 +67,14 @@ _NAMING: Final[dict[str, Any]] = {
     "base": BaseOption,
     "tuned": TunedOption,
     "adapter": AdapterOption,
+}
+_READING: Final[dict[str, tuple[Any, Any]]] = {
+    "chat": (ChatOption, False),
+    "system": (SystemOption, None),
+    "prefill": (PrefillOption, None),
+    "continue_final": (ContinueOption, False),
+    "template_kwarg": (TemplateOption, None),
+    "special_tokens": (SpecialOption, "control"),
 }
 _LOADING: Final[dict[str, tuple[Any, Any]]] = {
     "backend": (BackendOption, "auto"),
@@ -65,24 +92,78 @@ def takes_pair(*, backend: Backend = "auto") -> Callable[[Callable[..., None]], 
         backend: the command's default.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())
-        place = [parameter.name for parameter in own].index("choice")
-        naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
-        loading = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
-        loading[0] = loading[0].replace(default=backend)
+    def choice(options: dict[str, Any]) -> PairChoice:
+        named = choose_pair(*(options.pop(name) for name in _NAMING))
+        return with_loading(named, **{name: options.pop(name) for name in _LOADING})
 
-        @functools.wraps(command)
-        def run(**options: Any) -> None:
-            named = choose_pair(*(options.pop(name) for name in _NAMING))
-            choice = with_loading(named, **{name: options.pop(name) for name in _LOADING})
-            command(choice=choice, **options)
+    naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
+    loading = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
+    loading[0] = loading[0].replace(default=backend)
+    return functools.partial(_replaced, "choice", choice, naming, loading)
 
-        signature = inspect.Signature([*own[:place], *naming, *own[place + 1 :], *loading], return_annotation=None)
-        run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - what typer reads
-        return run
 
-    return decorate
+def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of how prompts are read; its own parameter `reading` gets them as arguments.
+
+    They are those of `ModelPair.prompt`: `chat` and `system`, and what else was given.
+    """
+
+    def reading(options: dict[str, Any]) -> dict[str, Any]:
+        found = {name: options.pop(name) for name in _READING}
+        found["template_kwargs"] = template_variables(found.pop("template_kwarg"))
+        more = {name: value for name, value in found.items() if name not in ("chat", "system")}
+        return {"chat": found["chat"], "system": found["system"], **given_options(cast("Any", more))}
+
+    options = [_option(name, kind, default) for name, (kind, default) in _READING.items()]
+    return _replaced("reading", reading, options, [], command)
+
+
+def template_variables(given: Sequence[str] | None) -> dict[str, Any]:
+    """The variables of `--template-kwarg k=v`; a value is JSON (`false`, `3`, `["a"]`), or else text.
+
+    Raises:
+        InputError: for one without a name or given twice.
+    """
+    found: dict[str, Any] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not (equals and name.isidentifier()) or name in found:
+            why = "it is given twice" if name in found else "it is no name=value"
+            raise InputError(f"--template-kwarg {each}", why, "give such as enable_thinking=false, once each")
+        try:
+            found[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            found[name] = value
+    return found
+
+
+def _replaced(
+    name: str,
+    made: Callable[[dict[str, Any]], Any],
+    before: Sequence[inspect.Parameter],
+    after: Sequence[inspect.Parameter],
+    command: Callable[..., None],
+) -> Callable[..., None]:
+    """The command with options in place of one of its parameters, which gets what is made of them.
+
+    Args:
+        name: of the parameter.
+        made: takes its own options out of all that were given.
+        before: options that stand where the parameter stood.
+        after: options that stand at the end.
+        command: whose signature typer is to read.
+    """
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    place = [parameter.name for parameter in own].index(name)
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        value = made(options)
+        command(**options, **{name: value})
+
+    signature = inspect.Signature([*own[:place], *before, *own[place + 1 :], *after], return_annotation=None)
+    run.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue] - what typer reads
+    return run
 
 
 def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:

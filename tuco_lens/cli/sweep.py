@@ -5,7 +5,7 @@ The sweep itself is in `tuco_lens/sweep/`. What can be known to be wrong without
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -19,7 +19,9 @@ from tuco_lens.cli.options import (
     ProgressOption,
     ResumeOption,
     SystemOption,
+    TemplateOption,
     takes_pair,
+    template_variables,
 )
 from tuco_lens.cli.terminal import say, show_table
 from tuco_lens.errors import InputError, Interrupted
@@ -52,6 +54,8 @@ class SweepRequest:
     """Tasks, groups or sets; none for all."""
     chat: bool
     """Whether texts go into the chat template."""
+    template_kwargs: dict[str, Any]
+    """Variables of that."""
     system: str | None
     """System prompt."""
     out: Path
@@ -99,6 +103,7 @@ def sweep(
     folds: Annotated[int, typer.Option("--folds", min=2, metavar="K", help="Of the cross-validation.")] = 5,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of the draw, the folds, the bootstrap.")] = 0,
     chat: ChatOption = False,
+    template_kwarg: TemplateOption = None,
     system: SystemOption = None,
     batch_size: BatchOption = 8,
     resume: ResumeOption = False,
@@ -117,7 +122,18 @@ def sweep(
         options["alphas"] = _numbers(alphas)
     names = tuple(name.strip() for word in tasks or () for name in word.split(",") if name.strip())
     run_sweep(
-        SweepRequest(choice, tuple(data or ()), names, chat, system, out, resume, overwrite, options),
+        SweepRequest(
+            choice,
+            tuple(data or ()),
+            names,
+            chat,
+            template_variables(template_kwarg),
+            system,
+            out,
+            resume,
+            overwrite,
+            options,
+        ),
     )
 
 
@@ -167,6 +183,7 @@ def _read_tasks(request: SweepRequest) -> list[Task]:
         tasks = load_tasks(request.data, request.names, **how)
     else:
         tasks = hub_tasks(request.names, **how)
+    tasks = [replace(task, template_kwargs=request.template_kwargs or None) for task in tasks]
     for task in tasks:
         limit = request.options["limit"]
         check_folds(len(task) if limit is None else min(limit, len(task)), request.options["folds"], task.name)

@@ -260,7 +260,7 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, base: An
 
 @contextlib.contextmanager
 def quiet_libraries() -> Generator[None]:
-    """Keep libraries from logging what our errors will say or what helps nobody here, and from drawing bars in files."""
+    """Keep libraries from logging what our errors will say, or what helps nobody, and from drawing bars in files."""
     import huggingface_hub.utils.logging as hub_logging
     import transformers.utils.logging as hf_logging
 

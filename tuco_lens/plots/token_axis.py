@@ -151,6 +151,7 @@ def role_colours(look: Look) -> dict[str, str]:
         "system": look.colorway[3],
         "user": look.colorway[0],
         "assistant": look.colorway[4],
+        "tool": look.colorway[2],
         "template": look.quiet,
         "text": look.missing,
     }

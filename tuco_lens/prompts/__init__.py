@@ -1,14 +1,13 @@
-"""Prompts: text, chats and token ids become tokens (`prompt.py`), whose words they are (`spans.py`), files of them."""
+"""Prompts: text, chats (`chats.py`) and ids become tokens (`prompt.py`), whose words they are (`spans.py`), files."""
 
 from __future__ import annotations
 
+from tuco_lens.prompts.chats import PromptNotice, TemplateOptions, check_messages, check_text
 from tuco_lens.prompts.prompt import (
     Prompt,
     PromptLike,
     Truncate,
-    check_messages,
     check_prompt,
-    check_text,
     fit,
     make_prompt,
     prompt_name,
@@ -17,6 +16,8 @@ from tuco_lens.prompts.prompt import (
 __all__ = [
     "Prompt",
     "PromptLike",
+    "PromptNotice",
+    "TemplateOptions",
     "Truncate",
     "check_messages",
     "check_prompt",

@@ -21,8 +21,8 @@ from typing import Any, Final, cast
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_prompt
 
-FilePrompt = str | list[Any]
-"""A text, or a list of chat messages."""
+FilePrompt = str | list[Any] | dict[str, Any]
+"""A text, a list of chat messages, or an object of those and of the chat's `tools`."""
 
 UTF8_BOM: Final = b"\xef\xbb\xbf"
 
@@ -63,12 +63,11 @@ class PromptSource:
         for number, text in enumerate(self.texts, 1):
             yield ("--prompt" if len(self.texts) == 1 else f"--prompt number {number}"), text
 
-    def scan(self, *, chat: bool = False, system: str | None = None) -> Scan:
+    def scan(self, **reading: Any) -> Scan:
         """Reads all prompts once, and checks each as far as that goes without a tokenizer.
 
         Args:
-            chat: Texts will be put into a chat template.
-            system: The system prompt that they will get.
+            **reading: How they will be read: what `check_prompt` takes.
 
         Raises:
             InputError: naming the file and line of the first prompt that cannot be measured.
@@ -76,7 +75,7 @@ class PromptSource:
         digest = hashlib.sha256()
         n_prompts = 0
         for name, prompt in self.named():
-            check_prompt(prompt, chat=chat, system=system, name=name)
+            check_prompt(prompt, name=name, **reading)
             digest.update(json.dumps(prompt, sort_keys=True).encode() + b"\n")
             n_prompts += 1
         return Scan(n_prompts, digest.hexdigest())
@@ -179,7 +178,7 @@ def prompt_of_record(record: Mapping[str, Any], where: str) -> FilePrompt:
     if not isinstance(value, kind):
         wanted = "a string" if kind is str else 'a list of {"role", "content"}'
         raise InputError(where, f"its {field} is a {type(value).__name__}", f"make it {wanted}")
-    return value
+    return {"messages": value, "tools": record["tools"]} if kind is list and record.get("tools") else value
 
 
 def string_field(record: Mapping[str, Any], name: str, where: str) -> str:

@@ -1,22 +1,34 @@
 """Prompts: from text, chat messages or token ids to the tokens that both models read.
 
 A prompt is tokenised once, by the tuned model's transformers tokenizer itself, and never by TransformerLens (whose
-`prepend_bos` doubles the BOS that a chat template writes). Also here: cutting a prompt to the context. Roles and
-display strings of tokens are in `spans.py`, prompt files in `files.py`, batches in `engine/batches.py`. This module
-imports no torch, so that prompts can be checked before the models load.
+`prepend_bos` doubles the BOS that a chat template writes). Also here: cutting a prompt to the context. Chats are
+rendered in `chats.py`; roles and display strings of tokens are in `spans.py`, prompt files in `files.py`, batches in
+`engine/batches.py`. This module imports no torch, so that prompts can be checked before the models load.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from typing_extensions import Unpack
 
 from tuco_lens.errors import InputError
-from tuco_lens.prompts.spans import Role, content_spans, display_tokens, roles_of_tokens
+from tuco_lens.prompts.chats import (
+    ChatOptions,
+    PromptNotice,
+    SpecialTokens,
+    TemplateOptions,
+    check_messages,
+    check_text,
+    render_chat,
+    tokens_of_chat,
+)
+from tuco_lens.prompts.spans import Role, display_tokens
 
-CHAT_ROLES = ("system", "user", "assistant")
 Truncate = Literal["left", "right"]
 
 
@@ -31,7 +43,7 @@ class Prompt:
     tokens: tuple[str, ...]
     """How each token reads, [n_tokens]; see `display_tokens`."""
     roles: tuple[Role, ...]
-    """"text", "system", "user", "assistant", or "template" for what tokenizer or template add, [n_tokens]."""
+    """"text", "system", "user", "assistant", "tool", or "template" for what tokenizer or template add, [n_tokens]."""
     has_bos: bool = False
     """Whether the first token is the tokenizer's BOS."""
     n_dropped: int = 0
@@ -43,8 +55,12 @@ class Prompt:
         return len(self.token_ids)
 
 
-PromptLike = str | Sequence[Mapping[str, str]] | Sequence[int] | Prompt
-"""Text, chat messages (`{"role", "content"}` each), token ids, or what `make_prompt` returned."""
+PromptLike = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Sequence[int] | Prompt
+"""Text, chat messages (`{"role", "content"}` each), those and `tools` in one object, token ids, or a `Prompt`."""
+_TWO_BOS: Final = (
+    "a text begins with the BOS that the tokenizer writes itself, as one does that was put into a chat template "
+    "beforehand: it was given one BOS, not two"
+)
 
 
 def make_prompt(
@@ -55,36 +71,68 @@ def make_prompt(
     system: str | None = None,
     add_generation_prompt: bool = True,
     index: int | None = None,
+    **template: Unpack[TemplateOptions],
 ) -> Prompt:
     """Tokenises one prompt, once, for both models of a pair.
 
     Raw text gets the special tokens that the tokenizer itself adds: a BOS if and only if it adds one. A chat gets those
-    that its template writes, and no others.
+    that its template writes, and no others. Text that begins with the BOS itself, since it was put into the template
+    beforehand, gets no second one, and a `PromptNotice` says so.
 
     Args:
         tokenizer: The tuned model's transformers tokenizer.
-        prompt: Text, messages, token ids, or a `Prompt`, which is returned as it is.
+        prompt: Text, messages, an object of `messages` and `tools`, token ids, or a `Prompt`, which is returned as it
+            is.
         chat: Take a text as the one user message of a chat. Messages are a chat with or without it.
         system: A system message to put before the chat.
         add_generation_prompt: Close the chat with the template's opening of an answer, unless the last message is the
             assistant's.
         index: The prompt's number, for error messages.
+        **template: `prefill`, `continue_final`, `tools`, `template_kwargs` and `special_tokens`; see `TemplateOptions`.
 
     Raises:
         InputError: if the prompt is empty, of a wrong type or not valid Unicode; if there is no chat template or it
-            refuses the messages; if the tokenizer does not know a token id.
+            refuses the messages; if an option does not go with the prompt; if the tokenizer does not know a token id.
     """
     name = prompt_name(index)
     if isinstance(prompt, Prompt):
         if system is not None:
             raise InputError(name, "a tokenised prompt cannot be given a system prompt", "give text or messages")
         return prompt
-    parsed = check_prompt(prompt, chat=chat, system=system, name=name)
+    options = ChatOptions(**template, add_generation_prompt=add_generation_prompt)
+    if isinstance(prompt, Mapping):
+        options = replace(options, tools=prompt.get("tools", options.tools))
+    parsed = check_prompt(prompt, chat=chat, system=system, name=name, **template)
     if isinstance(parsed, str):
-        return _from_text(tokenizer, parsed, name)
+        return _from_text(tokenizer, parsed, options.special_tokens, name)
     if isinstance(parsed, tuple):
         return _from_ids(tokenizer, parsed, name)
-    return _from_messages(tokenizer, parsed, add_generation_prompt, name)
+    return _from_messages(tokenizer, parsed, options, name)
+
+
+def is_one_prompt(prompts: PromptLike | Sequence[PromptLike]) -> bool:
+    """Whether it is one prompt and not several: a string, a `Prompt`, an object, a list of messages or one of ids."""
+    if isinstance(prompts, str | Prompt | Mapping):
+        return True
+    return all(isinstance(part, int) for part in prompts) or all(_is_message(part) for part in prompts)
+
+
+def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLike]:
+    """One prompt or many, as a list.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if isinstance(prompts, str | Prompt | Mapping):
+        return [prompts]
+    listed: list[Any] = list(prompts)
+    if not listed:
+        raise InputError("no prompts", "the list is empty", "give at least one prompt")
+    return [listed] if is_one_prompt(listed) else listed
+
+
+def _is_message(part: object) -> bool:
+    return isinstance(part, Mapping) and "messages" not in part
 
 
 def prompt_name(index: int | None) -> str:
@@ -93,8 +141,13 @@ def prompt_name(index: int | None) -> str:
 
 
 def check_prompt(
-    prompt: object, *, chat: bool = False, system: str | None = None, name: str = "the prompt"
-) -> str | list[dict[str, str]] | tuple[int, ...]:
+    prompt: object,
+    *,
+    chat: bool = False,
+    system: str | None = None,
+    name: str = "the prompt",
+    **template: Unpack[TemplateOptions],
+) -> str | list[dict[str, Any]] | tuple[int, ...]:
     """Checks all of a prompt that can be checked without a tokenizer.
 
     Returns:
@@ -103,67 +156,44 @@ def check_prompt(
     Raises:
         InputError: as in `make_prompt`, naming the prompt by `name`.
     """
+    options = ChatOptions(**template)
     if system is not None:
         check_text(system, "the system prompt")
     if isinstance(prompt, str):
         check_text(prompt, name)
-        if chat:
-            return [*_system_message(system), {"role": "user", "content": prompt}]
-        if system is not None:
-            raise InputError(name, "a system prompt was given for raw text", "ask for chat (--chat), or leave it out")
-        return prompt
+        if not chat:
+            _require_no_chat_options(system, options, name)
+            return prompt
+        return check_messages([{"role": "user", "content": prompt}], system=system, name=name, options=options)
     # A 1-D tensor or array of ids is a list of ids.
     parts: object = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # pyright: ignore
+    if isinstance(parts, Mapping):
+        parts = _messages_of(parts, name)  # pyright: ignore
     if not isinstance(parts, Sequence) or isinstance(parts, bytes):
         kind = type(prompt).__name__
         raise InputError(name, f"a {kind} is neither text, messages nor token ids", "give a string or a list")
     if not parts:
         raise InputError(name, "it is empty", "give at least one token or message, or leave it out")
     if all(isinstance(part, Mapping) for part in parts):
-        return check_messages(parts, system=system, name=name)
-    return _check_ids(parts, chat or system is not None, name)
+        return check_messages(parts, system=system, name=name, options=options)
+    if options.special_tokens == "text":
+        raise InputError(name, "special_tokens='text' is for texts, and it is token ids", "leave the option out")
+    return _check_ids(parts, chat or system is not None or bool(options.for_chats), name)
 
 
-def check_text(text: str, name: str) -> None:
-    """Raises `InputError` if the text is empty or blank, or if it is not valid Unicode."""
-    if not text.strip():
-        raise InputError(name, "it is empty or only white space", "give it a text, or leave it out")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        why = (
-            f"character {error.start} is the lone surrogate U+{ord(text[error.start]):04X}, which is not valid Unicode"
-        )
-        raise InputError(name, why, "replace that character") from None
+def _require_no_chat_options(system: str | None, options: ChatOptions, name: str) -> None:
+    given = [*(["a system prompt"] if system is not None else []), *options.for_chats]
+    if given:
+        why = f"{given[0]} was given for raw text"
+        raise InputError(name, why, "ask for chat (--chat), or leave it out")
 
 
-def check_messages(messages: Sequence[Any], *, system: str | None = None, name: str) -> list[dict[str, str]]:
-    """The messages as plain dictionaries, with the system message before them.
-
-    Raises:
-        InputError: naming the message that is not `{"role": system | user | assistant, "content": text}`.
-    """
-    checked = _system_message(system)
-    for number, message in enumerate(messages):
-        where = f"{name}, message {number}"
-        if not isinstance(message, Mapping):
-            raise InputError(where, f"it is a {type(message).__name__}", 'write {"role": …, "content": …}')
-        role, content = message.get("role"), message.get("content")  # pyright: ignore
-        if role not in CHAT_ROLES:
-            raise InputError(where, f"its role is {role!r}", f"use one of {', '.join(CHAT_ROLES)}")
-        if not isinstance(content, str):
-            raise InputError(where, f"its content is a {type(content).__name__}", "give the content as a string")  # pyright: ignore
-        check_text(content, where)
-        if role == "system" and system is not None:
-            raise InputError(where, "it is a system message beside the system prompt given", "leave one of them out")
-        checked.append({"role": str(role), "content": content})
-    if not checked:
-        raise InputError(name, "it has no messages", "give it at least one, or leave it out")
-    return checked
-
-
-def _system_message(system: str | None) -> list[dict[str, str]]:
-    return [] if system is None else [{"role": "system", "content": system}]
+def _messages_of(record: Mapping[str, Any], name: str) -> Sequence[Any]:
+    """The messages of a chat that names its own tools beside them."""
+    messages: Any = record.get("messages")
+    if not isinstance(messages, Sequence) or set(record) - {"messages", "tools"}:
+        raise InputError(name, f"an object of {', '.join(map(str, record))} is no chat", "give messages, and tools")
+    return messages
 
 
 def _check_ids(parts: Sequence[Any], is_chat: bool, name: str) -> tuple[int, ...]:
@@ -179,8 +209,13 @@ def _check_ids(parts: Sequence[Any], is_chat: bool, name: str) -> tuple[int, ...
     return ids
 
 
-def _from_text(tokenizer: Any, text: str, name: str) -> Prompt:
-    token_ids = tuple(tokenizer(text, verbose=False)["input_ids"])
+def _from_text(tokenizer: Any, text: str, special_tokens: SpecialTokens, name: str) -> Prompt:
+    how: dict[str, Any] = {"split_special_tokens": True} if special_tokens == "text" else {}
+    token_ids = tuple(tokenizer(text, verbose=False, **how)["input_ids"])
+    bos = tokenizer.bos_token_id
+    if bos is not None and token_ids[:2] == (bos, bos) and text.startswith(tokenizer.bos_token):
+        token_ids = token_ids[1:]
+        warnings.warn(_TWO_BOS, PromptNotice, stacklevel=2)
     return _finished(tokenizer, text, token_ids, _roles_of_text(tokenizer, token_ids), name)
 
 
@@ -194,47 +229,11 @@ def _from_ids(tokenizer: Any, token_ids: tuple[int, ...], name: str) -> Prompt:
     return _finished(tokenizer, text, token_ids, _roles_of_text(tokenizer, token_ids), name)
 
 
-def _from_messages(tokenizer: Any, messages: list[dict[str, str]], add_generation_prompt: bool, name: str) -> Prompt:
-    from jinja2 import TemplateError  # transformers renders with it, and may do without it where there is no chat
-
-    is_open = add_generation_prompt and messages[-1]["role"] != "assistant"
-
-    def render(some: Any) -> str:
-        return tokenizer.apply_chat_template(some, tokenize=False, add_generation_prompt=is_open)
-
-    def render_marked(some: Any) -> str:
-        try:
-            return render(some)
-        except (TemplateError, ValueError, TypeError):  # it takes the contents apart; without markers it worked
-            return ""
-
-    rendered = _rendered(tokenizer, messages, render, name)
-    # The template has written the special tokens; the tokenizer must not add its own.
-    encoding = tokenizer(
-        rendered, add_special_tokens=False, return_offsets_mapping=bool(tokenizer.is_fast), verbose=False
-    )
-    token_ids = tuple(encoding["input_ids"])
-    roles: tuple[Role, ...] = ("template",) * len(token_ids)
-    if tokenizer.is_fast:  # a slow tokenizer does not say which characters a token holds
-        spans = sorted(content_spans(messages, rendered, render_marked), key=lambda span: span.start)
-        roles = roles_of_tokens(encoding["offset_mapping"], spans)
-    return _finished(tokenizer, rendered, token_ids, roles, name)
-
-
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], render: Callable[[Any], str], name: str) -> str:
-    if not getattr(tokenizer, "chat_template", None):
-        remedy = "measure raw text (without --chat), or give a tokenizer that has one"
-        raise InputError(name, "the tuned model's tokenizer has no chat template", remedy)
-    from jinja2 import TemplateError
-
-    try:
-        return render(messages)
-    except (TemplateError, ValueError, TypeError) as error:
-        if any(message["role"] == "system" for message in messages):
-            remedy = "put the system prompt into the first user message"
-        else:
-            remedy = "order the messages as the template wants them, mostly user, assistant, user, …"
-        raise InputError(name, f"the chat template refuses it ({error})", remedy) from error
+def _from_messages(tokenizer: Any, messages: list[dict[str, Any]], options: ChatOptions, name: str) -> Prompt:
+    rendered, spans = render_chat(tokenizer, messages, options, name)
+    n_contents = sum(bool(message["content"]) for message in messages) + (options.prefill is not None)
+    ids, roles = tokens_of_chat(tokenizer, rendered, spans, options.special_tokens, n_contents, name)
+    return _finished(tokenizer, rendered, ids, roles, name)
 
 
 def _roles_of_text(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Role, ...]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
-Role = Literal["text", "system", "user", "assistant", "template"]
+Role = Literal["text", "system", "user", "assistant", "tool", "template"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Span:
     """Role of the message."""
 
 
-def content_spans(messages: Sequence[Mapping[str, str]], rendered: str, render: Callable[[Any], str]) -> list[Span]:
+def content_spans(messages: Sequence[Mapping[str, Any]], rendered: str, render: Callable[[Any], str]) -> list[Span]:
     """Where the contents of the messages stand in the rendered chat.
 
     The template is rendered a second time with a marker in place of each content. The text between the markers is
@@ -38,11 +38,14 @@ def content_spans(messages: Sequence[Mapping[str, str]], rendered: str, render: 
         rendered: The template's rendering of `messages`.
         render: Renders other messages in the same way; called once.
     """
-    markers = [f"\ue000{number}\ue001" for number in range(len(messages))]
+    # An assistant's message may have no text beside its tool calls.
+    markers = [f"\ue000{number}\ue001" if message["content"] else "" for number, message in enumerate(messages)]
     if any("\ue000" in message["content"] for message in messages):
         return _searched(messages, rendered)
     marked = render([{**message, "content": marker} for message, marker in zip(messages, markers, strict=True)])
-    places = sorted((marked.find(marker), number) for number, marker in enumerate(markers) if marked.count(marker) == 1)
+    places = sorted(
+        (marked.find(marker), number) for number, marker in enumerate(markers) if marker and marked.count(marker) == 1
+    )
     for trim in (_as_given, str.strip, str.lstrip, str.rstrip):
         spans = _rebuilt(messages, markers, places, marked, rendered, trim)
         if spans is not None:
@@ -55,7 +58,7 @@ def _as_given(content: str) -> str:
 
 
 def _rebuilt(
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     markers: Sequence[str],
     places: Iterable[tuple[int, int]],
     marked: str,
@@ -74,7 +77,7 @@ def _rebuilt(
     return spans if text + marked[cursor:] == rendered else None
 
 
-def _searched(messages: Sequence[Mapping[str, str]], rendered: str) -> list[Span]:
+def _searched(messages: Sequence[Mapping[str, Any]], rendered: str) -> list[Span]:
     spans: list[Span] = []
     cursor = 0
     for message in messages:
@@ -87,10 +90,10 @@ def _searched(messages: Sequence[Mapping[str, str]], rendered: str) -> list[Span
     return spans
 
 
-def _role(message: Mapping[str, str]) -> Role:
+def _role(message: Mapping[str, Any]) -> Role:
     role = message["role"]
-    assert role == "system" or role == "user" or role == "assistant", role  # checked when the messages came in
-    return role
+    assert role in get_args(Role), role  # checked when the messages came in
+    return cast("Role", role)
 
 
 def roles_of_tokens(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> tuple[Role, ...]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -149,6 +149,8 @@ class MeasurementSettings:
     """Width of the residual stream."""
     version: str
     """Version of tuco_lens."""
+    template: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """How chats were rendered and texts tokenised, where that was asked for: see `TemplateOptions`."""
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ class Measurement:
     def _map_names(self) -> list[str]:
         if not self.items:
             return []
-        return [field.name for field in dataclasses.fields(NormMaps) if field.name != "drift" or self.settings.drift]
+        return [each.name for each in dataclasses.fields(NormMaps) if each.name != "drift" or self.settings.drift]
 
 
 def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:

@@ -43,10 +43,8 @@ class MeasureJob:
     """Result file."""
     html: Path | None
     """Report file."""
-    chat: bool
-    """Whether texts go into the chat template."""
-    system: str | None
-    """System prompt."""
+    reading: Mapping[str, Any]
+    """How prompts are read: `chat`, `system`, and what else was given of the arguments of `ModelPair.prompt`."""
     truncate: Literal["left", "right"] | None
     """Which end to cut, if any."""
     norm: Literal["l1", "l2"]
@@ -70,7 +68,7 @@ class MeasureJob:
     @property
     def prompt_options(self) -> dict[str, Any]:
         """Arguments that `ModelPair` takes for every prompt."""
-        return {"chat": self.chat, "system": self.system, "truncate": self.truncate}
+        return {**self.reading, "truncate": self.truncate}
 
     @property
     def measure_options(self) -> dict[str, Any]:
@@ -99,7 +97,7 @@ def run_measure(job: MeasureJob) -> MeasuredFile:
         Interrupted: on Ctrl-C.
     """
     _check_outputs(job)
-    scan = job.prompts.scan(chat=job.chat, system=job.system)
+    scan = job.prompts.scan(**job.reading)
     fingerprint = _fingerprint(job, scan)
     journal_path = partial_path(job.out)
     if job.resume:
@@ -107,7 +105,8 @@ def run_measure(job: MeasureJob) -> MeasuredFile:
     pair = job.pair.load()
     _check_lengths(pair, job)
     fingerprint |= {"backend": pair.backend, "dtype": pair.dtype}
-    settings = pair.settings(norm=job.norm, chat=job.chat, drift=job.drift)
+    template = {name: value for name, value in job.reading.items() if name != "system"}
+    settings = pair.settings(norm=job.norm, drift=job.drift, **template)
     with Journal.open(journal_path, fingerprint, resume=job.resume) as journal:
         items = _measure_rows(pair, job, scan, journal)
         summary = Summary.of(journal.rows(), floor=NOISE_FLOORS.get(pair.dtype, 0.0))

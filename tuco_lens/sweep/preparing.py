@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
@@ -94,7 +94,8 @@ def _fitted(pair: ModelPair, task: Task, index: int, name: str) -> tuple[Prompt,
 
 
 def _tokenised(pair: ModelPair, task: Task, index: int, n_shots: int) -> Prompt:
-    return make_prompt(pair.tokenizer, task.prompt(index, n_shots), chat=task.chat, system=task.system)
+    how: dict[str, Any] = {"chat": task.chat, "system": task.system, "template_kwargs": task.template_kwargs}
+    return make_prompt(pair.tokenizer, task.prompt(index, n_shots), **how)
 
 
 def _checked(tokens: tuple[int, ...], d_vocab: int, name: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_prompt
@@ -68,6 +69,8 @@ class Task:
     """System prompt of every chat."""
     header: str = ""
     """Text before the worked examples, or before the question where there are none."""
+    template_kwargs: Mapping[str, Any] | None = None
+    """Variables of the chat template, such as `enable_thinking`."""
     shots: tuple[str, ...] = ()
     """Worked examples, put between `header` and question; the first go where the context is too short for all."""
 
@@ -110,6 +113,7 @@ class Task:
         """SHA-256 of all that decides what is asked."""
         digest = hashlib.sha256()
         frame = [self.name, self.group, self.chat, self.system, self.header, self.shots]
+        frame += [self.template_kwargs] if self.template_kwargs else []
         questions = ([q.prompt, q.answers, q.target] for q in self.questions)
         for part in (frame, *questions):
             digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
