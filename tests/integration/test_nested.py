@@ -9,6 +9,7 @@ import pytest
 
 from tuco_lens import ModelPair
 from tuco_lens.experiments.nested import score_nested
+from tuco_lens.steering.kv_caches import shares_beginnings
 from tuco_lens.steering.scoring import answer_logits, shared_beginning
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
@@ -36,6 +37,7 @@ def test_what_growing_prompts_share_is_computed_once() -> None:
     demo = ModelPair.demo(backend="bridge")
     prompts = [demo.prompt("The sea is wide. " * k + "What is it?", chat=True) for k in (1, 4, 16)]
     rows = [list(prompt.token_ids) for prompt in prompts]
+    assert shares_beginnings(demo.tuned)  # found out once per model, by passes that shall not count here
     n_run: list[int] = []
 
     def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tests.architectures import make_pair, make_tokenizer
 from tests.pairs import tiny_pair
 from tuco_lens import ModelPair
+from tuco_lens.steering.kv_caches import shares_beginnings
 from tuco_lens.steering.scaling import METHODS, Method
 from tuco_lens.steering.scoring import answer_logits, shared_beginning
 
@@ -64,6 +65,8 @@ def test_a_shared_beginning_longer_than_a_sliding_window_is_continued_rightly(na
 
 
 def test_the_shared_beginning_runs_once_through_both_models(pair: ModelPair) -> None:
+    assert shares_beginnings(pair.tuned)  # found out once per model, by passes that shall not count here
+    assert shares_beginnings(pair.base)
     tokens: dict[str, int] = {"base": 0, "tuned": 0}
 
     def count(name: str) -> Any:
