@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,26 @@ def test_a_gguf_file_and_a_directory_are_a_pair_although_gguf_rounds_its_setting
     pair = load_pair(folder, tmp_path / "tiny.gguf", backend="bridge")
     with torch.no_grad():
         torch.testing.assert_close(pair.base(make_ids()), pair.tuned(make_ids()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one file", "two files"])
+def test_each_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: bool) -> None:
+    import gguf
+
+    parsed: list[str] = []
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, path: Any, *args: Any) -> None:
+            parsed.append(Path(path).name)
+            super().__init__(path, *args)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    names = ["a.gguf", "a.gguf" if same else "b.gguf"]
+    for name in set(names):
+        save_gguf(tmp_path / name)
+    load_pair(*(tmp_path / name for name in names), backend="bridge")
+    assert sorted(parsed) == sorted(set(names))
+    assert gguf.GGUFReader is Counted
 
 
 def test_a_cut_off_gguf_file_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
 """What lies in a model's folder, judged before anything is loaded: which weights, whole or broken, safe or pickled.
 
 `sources.py` calls this for local directories, and `hub.py` calls `require_safe_weights` on a hub repository's listing,
-so that both refuse in the same words. Reading the weights themselves is transformers' work, in `sources.py`.
+so that both refuse in the same words. Reading the weights themselves is transformers' work, in `sources.py`, with one
+parse of a `.gguf` file for all that it reads there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Generator
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from tuco_lens.errors import LoadError
 
-__all__ = ["inspect_directory", "is_pickle", "require_safe_weights", "require_whole_safetensors"]
+__all__ = ["gguf_parsed_once", "inspect_directory", "is_pickle", "require_safe_weights", "require_whole_safetensors"]
 
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLE_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -150,3 +155,31 @@ def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
             why = f"{str(index)!r} names {shown!r}, which is no file of that folder"
             raise LoadError(what, why, "do not use this checkpoint unless you know why it does")
     return [path / shard for shard in sorted(shards)]
+
+
+@contextlib.contextmanager
+def gguf_parsed_once() -> Generator[None]:
+    """While open, a `.gguf` file's metadata is parsed once, whoever asks: it takes most of the time of a load.
+
+    transformers makes a new reader for config, tokenizer and weights each, and with a large vocabulary each takes
+    seconds. The readers are let go at the end; they only map the file.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        yield
+        return
+    import gguf
+
+    make, known = gguf.GGUFReader, dict[Any, Any]()
+
+    def reader(path: Any, mode: Any = "r") -> Any:
+        status = os.stat(path)
+        key = (os.path.realpath(path), status.st_mtime_ns, status.st_size, mode)
+        if key not in known:
+            known[key] = make(path, mode)
+        return known[key]
+
+    gguf.GGUFReader = reader  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = make  # pyright: ignore[reportAttributeAccessIssue]

@@ -114,10 +114,11 @@ def load_pair(
         PairMismatchError: The two are not base and tuned model of one another; the message names both values.
         LoadError: One of them cannot be loaded, or not with this backend.
     """
+    from tuco_lens.models.files import gguf_parsed_once
     from tuco_lens.models.sources import quiet_libraries
 
     _require_choices(tuned, adapter, backend)
-    with quiet_libraries():
+    with quiet_libraries(), gguf_parsed_once():
         plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
         chosen = _choose_backend(backend, plan)
         load = _load_two if adapter is None else _load_with_adapter
