@@ -21,6 +21,7 @@ from tests.measurements import HOSTILE, a_measurement
 from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.errors import InputError
 from tuco_lens.plots import LayerTokenMap, layer_token_map, look
+from tuco_lens.plots.display import described
 from tuco_lens.plots.heatmap import PACKED_UNIT, packed
 from tuco_lens.plots.labels import plotly_text, readable, token_label
 from tuco_lens.plots.token_axis import (
@@ -269,8 +270,13 @@ def test_a_range_that_is_none_is_refused(ends: tuple[float, float]) -> None:
 
 
 def test_a_map_shows_itself_in_a_notebook_as_its_figure() -> None:
-    some = a_map()
-    assert some._repr_mimebundle_() == some.figure()._repr_mimebundle_()
+    bundle, figure = a_map()._repr_mimebundle_(), a_map().figure()
+    assert bundle["application/vnd.plotly.v1+json"] == json.loads(str(figure.to_json()))
+    assert bundle["text/plain"] == described(figure)
+    assert described(figure).startswith("Figure: ")
+    assert "heatmap of " in bundle["text/plain"]
+    assert bundle["text/plain"].replace("<", "&lt;") in bundle["text/html"]
+    assert "image/png" not in bundle
 
 
 def test_spans_become_a_band_under_the_map() -> None:

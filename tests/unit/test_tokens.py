@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.errors import InputError, LoadError, OutputError
 from tuco_lens.plots import tokens as module
+from tuco_lens.plots.display import Carrier
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.tokens import NEGATIVE, POSITIVE, ColoredTokens, colored_tokens, script_source
 from tuco_lens.prompts.prompt import Prompt
@@ -262,8 +264,8 @@ class Kernel:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parent: dict[str, Any] = {}
         shell = SimpleNamespace(get_parent=lambda: self.parent)
-        monkeypatch.setitem(module.sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-        monkeypatch.setattr(module, "_CARRIER", module._Carrier())
+        monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+        monkeypatch.setattr(module, "_CARRIER", Carrier())
         self.n_messages = 0
 
     def run(self, cell: str | None, *, deleted: tuple[str, ...] = (), n_outputs: int = 1) -> list[bool]:
@@ -298,7 +300,7 @@ def test_a_kernel_that_does_not_name_its_cells_carries_it_once(monkeypatch: pyte
 
 def test_where_outputs_share_no_page_each_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(monkeypatch)
-    monkeypatch.setitem(module.sys.modules, "google.colab", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
     assert [kernel.run("one"), kernel.run("two")] == [[True], [True]]
 
 

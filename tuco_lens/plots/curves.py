@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.labels import plotly_text, readable, token_label
 from tuco_lens.plots.lines import (
     MAX_BANDS,
@@ -155,7 +156,7 @@ class Curves(Statistic):
     def figure(self, theme: Theme = "light") -> go.Figure:
         """Draws them: lines, with bands where there are few, over the grey bands of null controls."""
         colours = look(theme)
-        figure = go.Figure([*self._null_traces(colours), *self._curve_traces(colours)])
+        figure = Figure([*self._null_traces(colours), *self._curve_traces(colours)])
         marked = {"color": colours.quiet, "width": 1, "dash": "dash"}
         if self.reference is not None:
             figure.add_hline(y=self.reference, line=marked)

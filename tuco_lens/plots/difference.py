@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 
 from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.heatmap import (
     MAX_EXACT_CELLS,
     WORDS,
@@ -137,7 +138,7 @@ class MapDifference(Statistic):
         z = float32(self.values)
         values, lines = self._hover()
         limit = largest(abs(z)) if self.limit is None else self.limit
-        figure = go.Figure(
+        figure = Figure(
             go.Heatmap(
                 z=z,
                 x=self.axis.names,

@@ -16,6 +16,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Float32, UInt16
 
 from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.statistic import Statistic, check_range, float32, missing_note, set_title, window
 from tuco_lens.plots.template import SEQUENTIAL, Look, Theme, look
 from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis, add_band
@@ -166,7 +167,7 @@ class LayerTokenMap(Statistic):
         words, sent = WORDS[self.kind], _Sent.of(self)
         z = float32(self.values)
         zmax = largest(z) if self.zmax is None else self.zmax
-        figure = go.Figure(
+        figure = Figure(
             go.Heatmap(
                 z=sent.z,
                 x=self.axis.names,

@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.heatmap import WORDS
 from tuco_lens.plots.labels import plotly_text, readable
 from tuco_lens.plots.statistic import Statistic, check_range, float32, missing_note, set_title, window
@@ -92,7 +93,7 @@ class LayerProfile(Statistic):
     def figure(self, theme: Theme = "light") -> go.Figure:
         """Draws it: the median as a line, the quantiles as a band; a group of one prompt is a line without a band."""
         colours = look(theme)
-        figure = go.Figure()
+        figure = Figure()
         for i, name in enumerate(self.groups):
             style = {"color": colours.colorway[i % len(colours.colorway)], "dash": _DASHES[i % len(_DASHES)]}
             figure.add_traces(list(self._traces(name, style)))

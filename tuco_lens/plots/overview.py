@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.heatmap import SUBSCRIPT, largest, map_height
 from tuco_lens.plots.labels import plotly_text, readable
 from tuco_lens.plots.lines import as_float32
@@ -28,7 +29,7 @@ _FRAME: Final = 250  # px of titles, labels and colour bar
 def weights_figure(changes: WeightChanges, theme: Theme = "light") -> go.Figure:
     """Draws ‖ΔW‖/‖W‖ by layer and matrix."""
     colours = look(theme)
-    figure = go.Figure(_heatmap(changes, 1.0))
+    figure = Figure(_heatmap(changes, 1.0))
     _lay_out(figure, changes, colours)
     set_title(figure, _TITLE, *_notes(changes))
     return figure

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.lines import as_float32, band, legend_below, legend_text, line_style, shown_name, title_lines
 from tuco_lens.plots.statistic import Statistic, set_title
@@ -119,7 +120,7 @@ class Roc(Statistic):
     def figure(self, theme: Theme = "light") -> go.Figure:
         """Draws them: TPR against FPR, each AUC with its interval and n in the legend."""
         colours = look(theme)
-        figure = go.Figure([*self._null_traces(colours), *self._line_traces(colours)])
+        figure = Figure([*self._null_traces(colours), *self._line_traces(colours)])
         figure.add_shape(type="line", x0=0, y0=0, x1=1, y1=1, line={"color": colours.quiet, "width": 1, "dash": "dash"})
         figure.update_layout(
             template=colours.template,

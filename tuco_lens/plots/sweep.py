@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
 from tuco_lens.plots.labels import plotly_text, readable
 from tuco_lens.plots.lines import MAX_BANDS, LineStyle, as_float32, band, legend_below, line_style
 from tuco_lens.plots.statistic import set_title
@@ -68,7 +69,7 @@ def accuracy_figure(frame: pd.DataFrame, *, by: By = "task", theme: Theme = "lig
         theme: "light" or "dark".
     """
     colours = look(theme)
-    figure = go.Figure()
+    figure = Figure()
     lines: list[tuple[str, pd.DataFrame]] = [(str(name), rows) for name, rows in frame.groupby(by, sort=False)]
     if len(lines) <= MAX_BANDS:
         for i, (name, rows) in enumerate(lines):
@@ -184,7 +185,7 @@ def _heatmap(
         ygap=1,
         colorbar={"title": {"text": "Δ (points)", "side": "right"}, "thickness": 12, "len": 1},
     )
-    figure = go.Figure(trace)
+    figure = Figure(trace)
     figure.update_layout(
         template=colours.template,
         height=170 + 26 * max(3, len(rows)),

@@ -12,16 +12,15 @@ import base64
 import hashlib
 import html
 import importlib.util
-import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tuco_lens.errors import InputError, LoadError
+from tuco_lens.plots.display import Carrier, script_json
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.statistic import window
 from tuco_lens.plots.token_strip import TokenStrip
@@ -168,7 +167,7 @@ class ColoredTokens:
             "negativeColor": NEGATIVE,
             "positiveColor": POSITIVE,
         }
-        return f"{_CALL}({_script_json(self._class_name())}, {_script_json(props)});"
+        return f"{_CALL}({script_json(self._class_name())}, {script_json(props)});"
 
     def _shown(self, value: float, note: str) -> tuple[str, float]:
         """What the tooltip says below the token, and the number that is coloured."""
@@ -279,41 +278,7 @@ def script_source() -> str:
     return f"{_LIBRARY} = {_LIBRARY} || {bundled};\n{_DRAW_WAITING}"
 
 
-class _Carrier:
-    """Which output of a notebook carries the script: the first of the kernel, for as long as its cell stays.
-
-    If that cell runs again, or is deleted, the next output carries it. Where outputs do not share a page (Colab), or
-    there is no kernel, each carries its own.
-    """
-
-    def __init__(self) -> None:
-        self.cell: str | None = None
-        self.message: str | None = None
-        """Id of the request that ran the cell; None before the first output."""
-
-    def is_due(self) -> bool:
-        """Whether the output that is being made is to carry the script; it is then taken to do so."""
-        request = _request()
-        if request is None or "google.colab" in sys.modules:
-            return True
-        message, metadata = str(request.get("header", {}).get("msg_id")), request.get("metadata", {})
-        cell = metadata.get("cellId")
-        is_gone = self.cell is not None and self.cell in metadata.get("deletedCells", ())
-        runs_again = cell is not None and cell == self.cell and message != self.message
-        if self.message is not None and not is_gone and not runs_again:
-            return False
-        self.cell, self.message = cell, message
-        return True
-
-
-_CARRIER: Final = _Carrier()
-
-
-def _request() -> dict[str, Any] | None:
-    """The message by which a notebook asked this kernel to run the cell; None outside of a kernel."""
-    ipython = sys.modules.get("IPython")
-    shell: Any = ipython.get_ipython() if ipython is not None else None
-    return shell.get_parent() if hasattr(shell, "get_parent") else None
+_CARRIER: Final = Carrier()
 
 
 def _inert(token: str) -> str:
@@ -324,11 +289,6 @@ def _inert(token: str) -> str:
     """
     shown = "↵\n".join(readable(line, _SHOWN_CHARACTERS) for line in token.split("\n")) if token else "∅"
     return shown.replace("<", "<" + _WORD_JOINER).replace("&", "&" + _WORD_JOINER)
-
-
-def _script_json(value: object) -> str:
-    """JSON that can stand in a `<script>`: nothing in it ends the element or opens a comment."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _policy(scripts: Sequence[str]) -> str:
