@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tuco_lens import __version__
+from tuco_lens.brief import Brief
 from tuco_lens.engine.batches import MeasureOptions, measured_maps
 from tuco_lens.engine.contributions import CacheAccumulator, ContributionCache, lockstep
 from tuco_lens.engine.metrics import Norm
@@ -58,7 +59,7 @@ IDENTITY_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
-class ModelPair:
+class ModelPair(Brief):
     """A base model and a fine-tune of it, loaded as TransformerLens models of one kind."""
 
     base: Any
@@ -77,6 +78,16 @@ class ModelPair:
     """Tokens that end a generated text: those of the tuned model's generation config and of its tokenizer."""
     active_scalings: list[Scaling] = field(default_factory=list["Scaling"], init=False, repr=False, compare=False)
     """Scalings that are on, the innermost last; see `scaled`."""
+
+    def __repr__(self) -> str:
+        from tuco_lens.plots.cards import pair_text
+
+        return pair_text(self)
+
+    def _repr_html_(self) -> str:
+        from tuco_lens.plots.cards import pair_card
+
+        return pair_card(self)
 
     def __post_init__(self) -> None:
         guard(self.base, self.tuned)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_text
 from tuco_lens.steering.scoring import shared_beginning
@@ -32,7 +33,7 @@ def with_attack(goal: str, attack: str, place: Place) -> str:
 
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(Brief):
     """One goal's chat around the attack string, in token ids: before, string, after, target."""
 
     goal: str

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tuco_lens.attacks.framing import Frame, Framing, Place, allowed_tokens, make_frames, with_attack
 from tuco_lens.attacks.objective import Objective
+from tuco_lens.brief import Brief
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError
@@ -62,7 +63,7 @@ class GcgSettings:
 
 
 @dataclass(frozen=True)
-class GcgResult:
+class GcgResult(Brief):
     """An attack string and how it was found."""
 
     attack: str

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tuco_lens.brief import Brief
+
 Messages = tuple[Mapping[str, str], ...]
 """Chat messages, `{"role", "content"}` each."""
 
@@ -38,7 +40,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Brief):
     """Records in the order of their data set, and their provenance."""
 
     name: str

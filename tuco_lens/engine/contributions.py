@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.engine.metrics import Norm, contribution_ratio, vector_norms
@@ -50,7 +51,7 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NormMaps:
+class NormMaps(Brief):
     """Norms of one prompt, each a float32 tensor on the CPU, [n_layers, n_tokens]."""
 
     ptc: Float[Tensor, "layer token"]
@@ -66,7 +67,7 @@ class NormMaps:
 
 
 @dataclass(frozen=True)
-class BatchNorms:
+class BatchNorms(Brief):
     """Norms of one right-padded batch: all that TuCo needs, without the vectors."""
 
     ptc: Float[Tensor, "layer batch pos"]
@@ -155,7 +156,7 @@ CACHE_NAMES = ("resid_pre", "ptc", "ftc", "cumulative_ptc", "cumulative_ftc")
 
 
 @dataclass(frozen=True)
-class ContributionCache:
+class ContributionCache(Brief):
     """The vectors of one prompt's decomposition: `cache["ftc", 3]` is FTC_3, [n_positions, d_model].
 
     Names: "ptc" and "ftc" at layers 0 … L-1; "resid_pre" (x_l) and the sums "cumulative_ptc" (P_l)
@@ -170,6 +171,13 @@ class ContributionCache:
     """L, the number of blocks."""
     positions: tuple[int, ...]
     """Positions of the prompt that the rows stand for."""
+
+    def __repr__(self) -> str:
+        some = next(iter(self.vectors.values()), None)
+        each = "nothing" if some is None else f"{brief(some)} each"
+        kept = [f"{name} {_ranges(layers)}" for name in CACHE_NAMES if (layers := self.layers(name))]
+        what = f"ContributionCache of {len(self.positions)} positions, {each}, on layers: {'; '.join(kept)}."
+        return in_lines(f"{what} c['ftc', {self.n_layers - 1}] is one of them, c.stack('ftc') all of a name.")
 
     def __getitem__(self, key: tuple[str, int]) -> Float[Tensor, "position d_model"]:
         try:
@@ -190,6 +198,17 @@ class ContributionCache:
     def stack(self, name: str) -> Float[Tensor, "layer position d_model"]:
         """All kept layers of one name, in ascending order."""
         return torch.stack([self[name, layer] for layer in self.layers(name)])
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Ascending numbers, those without gaps as their ends: `0-3, 7`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1][1:] = [layer]
+        else:
+            runs.append([layer])
+    return ", ".join("-".join(map(str, run)) for run in runs)
 
 
 class CacheAccumulator:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tuco_lens.brief import Brief
 from tuco_lens.engine.own_positions import OwnPositions
 from tuco_lens.engine.use import using
 from tuco_lens.models.backends import blocks, stream_of
@@ -26,7 +27,7 @@ _SHARED = "shared_kv_states"
 
 
 @dataclass(frozen=True)
-class BlockStep:
+class BlockStep(Brief):
     """One block of the tuned model's forward pass, beside the base block on the same input."""
 
     layer: int

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.comparison import Comparison, Contrast, Values
 from tuco_lens.experiments.nulls import NULL_KINDS, differs, null_control
@@ -43,7 +44,7 @@ class NullOptions:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(Brief):
     """What a comparison is made of, once it is known."""
 
     groups: Mapping[str, Sequence[Prompt]]

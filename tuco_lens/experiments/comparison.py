@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.scores import SCORE_KEYS
 from tuco_lens.experiments.settings import ExperimentSettings
@@ -39,7 +40,7 @@ Values = Float[np.ndarray, " prompt"]
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(Brief):
     """Two groups, and what the paper says of them."""
 
     name: str
@@ -53,7 +54,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
-class Comparison:
+class Comparison(Brief):
     """Scores of groups of prompts, and the contrasts between them."""
 
     title: str

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tuco_lens.brief import Brief
 from tuco_lens.engine import metrics
 from tuco_lens.engine.contributions import NormAccumulator
 from tuco_lens.engine.fast_path import fast_path
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EndScores:
+class EndScores(Brief):
     """What is read at the last token of a prompt."""
 
     tuco: float

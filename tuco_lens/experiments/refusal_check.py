@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tuco_lens.brief import Brief
 from tuco_lens.data import Dataset, load
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.refusals import REFUSAL_DICTIONARY, is_refusal
@@ -28,7 +29,7 @@ length. All others to harmful prompts in the sample read as refusals, and all to
 
 
 @dataclass(frozen=True)
-class RefusalCheck:
+class RefusalCheck(Brief):
     """Agreement of the dictionary with two standards."""
 
     by_kind: Rate

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from tuco_lens.brief import Brief
 from tuco_lens.experiments.comparison import read_result
 from tuco_lens.experiments.settings import ExperimentSettings
 from tuco_lens.results.files import write_whole
@@ -36,7 +37,7 @@ Grid = Float[np.ndarray, "x prompt"]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
-class Series:
+class Series(Brief):
     """Scores of prompts that were each asked behind 1, 2, 4 … of something."""
 
     title: str

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens import __version__
+from tuco_lens.brief import Brief
 from tuco_lens.steering.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ExperimentSettings:
+class ExperimentSettings(Brief):
     """The pair, the data and the options of one run."""
 
     experiment: str

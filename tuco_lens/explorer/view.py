@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tuco_lens.brief import Brief
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.plots.token_strip import TokenStrip
 from tuco_lens.prompts.spans import display_tokens
@@ -46,7 +47,7 @@ class ExplorerRequest:
 
 
 @dataclass(frozen=True)
-class Response:
+class Response(Brief):
     """What the tuned model does with a prompt at one α."""
 
     alphas: tuple[float, ...]
@@ -60,7 +61,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class NextTokens:
+class NextTokens(Brief):
     """The likeliest next tokens of base, tuned and scaled model: those that any of them has among its first."""
 
     token_ids: tuple[int, ...]

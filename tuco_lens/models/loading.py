@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import LoadError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class AdapterNotice(UserWarning):
 
 
 @dataclass(frozen=True)
-class LoadedPair:
+class LoadedPair(Brief):
     """A base and a tuned model that `load_pair` has loaded and compared."""
 
     base: Any

@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.plots.display import Figure
 from tuco_lens.plots.labels import plotly_text, readable, token_label
@@ -40,7 +41,7 @@ NOTE_CHARACTERS: Final = 60
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
-class Curve:
+class Curve(Brief):
     """One line: y against x.
 
     Raises:

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.plots.display import Figure
 from tuco_lens.plots.labels import readable
@@ -37,7 +38,7 @@ HATCHES: Final = ("/", "\\", ".")
 
 
 @dataclass(frozen=True)
-class RocLine:
+class RocLine(Brief):
     """The curve of one score."""
 
     name: str
@@ -56,7 +57,7 @@ class RocLine:
 
 
 @dataclass(frozen=True)
-class NullBand:
+class NullBand(Brief):
     """What the curves of a null control reach."""
 
     name: str

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float, Float32
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ NOTE_CHARACTERS: Final = 52
 """Length at which the notes below a title go on in a new line, so that they have room on a telephone."""
 
 
-class Statistic(ABC):
+class Statistic(Brief, ABC):
     """A result that has one figure; a notebook shows the figure where it would show the object."""
 
     @abstractmethod

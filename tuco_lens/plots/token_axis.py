@@ -16,6 +16,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb
 
+from tuco_lens.brief import Brief
 from tuco_lens.plots.labels import plotly_text, token_label
 from tuco_lens.plots.template import Look
 from tuco_lens.plots.token_strip import ink
@@ -40,7 +41,7 @@ _SPEAKERS: Final = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
-class TokenAxis:
+class TokenAxis(Brief):
     """The columns of a map."""
 
     tokens: tuple[str, ...]

@@ -13,6 +13,7 @@ from functools import cache
 
 from plotly.colors import sample_colorscale, unlabel_rgb
 
+from tuco_lens.brief import Brief
 from tuco_lens.plots.labels import readable, token_label
 from tuco_lens.plots.template import MISSING, SEQUENTIAL
 
@@ -30,7 +31,7 @@ def ink(ground: tuple[int, int, int]) -> str:
 
 
 @dataclass(frozen=True)
-class TokenStrip:
+class TokenStrip(Brief):
     """Tokens with a value each, shown as coloured text."""
 
     tokens: tuple[str, ...]

@@ -14,11 +14,12 @@ import html
 import importlib.util
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError, LoadError
 from tuco_lens.plots.display import Carrier, script_json
 from tuco_lens.plots.labels import readable
@@ -81,7 +82,7 @@ _PAGE: Final = """<!DOCTYPE html>
 
 
 @dataclass(frozen=True)
-class ColoredTokens:
+class ColoredTokens(Brief):
     """Tokens with a value each, shown as coloured text whose tooltips say the value."""
 
     token_texts: tuple[str, ...]
@@ -178,7 +179,7 @@ class ColoredTokens:
 
     def _class_name(self) -> str:
         """Made of what is shown, so that the same tokens give the same HTML."""
-        return "tuco-lens-" + hashlib.sha256(repr(self).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+        return "tuco-lens-" + hashlib.sha256(repr(astuple(self)).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
     def _missing_style(self) -> str:
         missing = [i for i, value in enumerate(self.values, 1) if math.isnan(value)]

@@ -16,6 +16,7 @@ from typing import Any, Final, Literal
 
 from typing_extensions import Unpack
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.chats import (
     ChatOptions,
@@ -33,7 +34,7 @@ Truncate = Literal["left", "right"]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Prompt(Brief):
     """One tokenised prompt."""
 
     text: str

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from plotly.colors import get_colorscale
 
+from tuco_lens.brief import Brief
 from tuco_lens.plots.labels import readable
 from tuco_lens.plots.template import LOOKS, SEQUENTIAL, Look
 from tuco_lens.report.packing import COARSE, FINE, pack_norms, pack_shares, share_planes, to_text
@@ -93,7 +94,7 @@ def kinds_of(settings: MeasurementSettings) -> tuple[Kind, ...]:
 
 
 @dataclass(frozen=True)
-class ReportData:
+class ReportData(Brief):
     """What the page's scripts read."""
 
     values: dict[str, Any]

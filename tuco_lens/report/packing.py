@@ -16,6 +16,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float, UInt8, UInt16
 
+from tuco_lens.brief import Brief
+
 FINE: Final = 4094
 """Steps of a cumulative map."""
 COARSE: Final = 254
@@ -23,7 +25,7 @@ COARSE: Final = 254
 
 
 @dataclass(frozen=True)
-class PackedShares:
+class PackedShares(Brief):
     """A map of shares as whole numbers."""
 
     codes: UInt16[np.ndarray, "layer token"]
@@ -33,7 +35,7 @@ class PackedShares:
 
 
 @dataclass(frozen=True)
-class PackedNorms:
+class PackedNorms(Brief):
     """A map of norms as whole numbers."""
 
     codes: UInt8[np.ndarray, "layer token"]

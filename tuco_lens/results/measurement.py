@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tuco_lens.brief import Brief, cut, in_lines
 from tuco_lens.engine import metrics
 from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.engine.metrics import Norm
@@ -39,7 +40,7 @@ FORMAT = "tuco_lens.results.measurement.v1"
 
 
 @dataclass(frozen=True)
-class PromptMeasurement:
+class PromptMeasurement(Brief):
     """TuCo of one prompt, and the maps it is read from."""
 
     prompt: Prompt
@@ -48,6 +49,11 @@ class PromptMeasurement:
     """Norms per layer and token."""
     norm: Norm = "l1"
     """The norm of the maps; the paper's TuCo is L1."""
+
+    def __repr__(self) -> str:
+        what = f"PromptMeasurement: TuCo {self.tuco:.4f}, β {self.beta:.4f}; {self.n_tokens} tokens,"
+        shown = f"{what} {self.maps.ptc.shape[0]} layers: {cut(self.prompt.text)}."
+        return in_lines(f"{shown} .map() .heatmap() .colored_tokens() .layer_token('local')")
 
     @property
     def n_tokens(self) -> int:
@@ -126,7 +132,7 @@ class PromptMeasurement:
 
 
 @dataclass(frozen=True)
-class MeasurementSettings:
+class MeasurementSettings(Brief):
     """What a measurement was made with: needed to compare two of them, and to repeat one."""
 
     base: str
@@ -154,13 +160,23 @@ class MeasurementSettings:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Brief):
     """TuCo of many prompts, in input order."""
 
     items: tuple[PromptMeasurement, ...]
     """One entry per prompt."""
     settings: MeasurementSettings
     """The pair and the options."""
+
+    def __repr__(self) -> str:
+        from tuco_lens.plots.cards import measurement_text
+
+        return measurement_text(self)
+
+    def _repr_html_(self) -> str:
+        from tuco_lens.plots.cards import measurement_table
+
+        return measurement_table(self)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 
 CONFIDENCE: Final = 0.95
@@ -21,7 +22,7 @@ Scores = Float[np.ndarray, " score"]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
-class Classes:
+class Classes(Brief):
     """The scores of two classes."""
 
     positive: Float[np.ndarray, " positive"]

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.stats.classes import CONFIDENCE, N_RESAMPLES, Classes, check_options, classes_of
 from tuco_lens.stats.estimates import Rate, rate_interval
@@ -28,7 +29,7 @@ class TprAtFpr(Rate):
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
-class RocPoints:
+class RocPoints(Brief):
     """A ROC curve's corners, from (0, 0) to (1, 1); a slanted line between two is a tie across the classes."""
 
     fpr: Float[np.ndarray, " threshold"]
@@ -40,7 +41,7 @@ class RocPoints:
 
 
 @dataclass(frozen=True, eq=False)
-class RocBand:
+class RocBand(Brief):
     """Pointwise intervals of the true positive rate along a ROC curve."""
 
     fpr: Float[np.ndarray, " point"]

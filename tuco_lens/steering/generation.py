@@ -5,11 +5,15 @@ The loop is in `generating.py`, the coloured tokens in `plots/token_strip.py`.
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float
 from torch import Tensor
+
+from tuco_lens.brief import Brief, brief, cut, in_lines
+from tuco_lens.plots.labels import readable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +44,7 @@ class GeneratedToken:
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Brief):
     """One continuation of one prompt at one α."""
 
     prompt: Prompt
@@ -60,6 +64,16 @@ class Generation:
     α·FTC, what is in the stream. None if not asked for."""
     stop_reason: StopReason
     """"eos", "stop" (a stop string), "length" (max_new_tokens) or "context" (the model's context is full)."""
+
+    def __repr__(self) -> str:
+        tuco = "" if self.tuco is None or not self.n_tokens else f", TuCo {self.tuco.mean():.4f} on average"
+        what = f"Generation of {self.n_tokens} tokens at α = {brief(self.alpha)} ({self.stop_reason}){tuco}:"
+        return in_lines(f"{what} {cut(self.text)}. .text .tuco .to_frame() .token_strip()")
+
+    def _repr_html_(self) -> str:
+        prompt = html.escape(readable(self.prompt.text, 2_000))
+        shown = self.token_strip().html() if self.tuco is not None else f"<pre>{html.escape(self.text)}</pre>"
+        return f"<details><summary>{html.escape(repr(self))}</summary><pre>{prompt}</pre></details>{shown}"
 
     @property
     def alpha(self) -> float | tuple[float, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 
 Goal = Literal["maximise", "minimise"]
@@ -23,7 +24,7 @@ CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True)
-class CrossValidation:
+class CrossValidation(Brief):
     """Out-of-fold answers of one task, for one goal."""
 
     differences: Int[np.ndarray, " question"]

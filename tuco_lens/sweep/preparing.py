@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuco_lens.brief import Brief
 from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import Prompt, fit, make_prompt
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PreparedTask:
+class PreparedTask(Brief):
     """The tokens of a task."""
 
     token_ids: tuple[array[int], ...]

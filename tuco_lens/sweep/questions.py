@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_prompt
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(Brief):
     """A prompt, what may be answered, and which answer counts as right.
 
     Raises:
@@ -50,7 +51,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Brief):
     """Questions that are asked and scored together.
 
     Raises:

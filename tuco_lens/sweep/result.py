@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import numpy as np
 from jaxtyping import Bool, Int
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.results.files import write_whole
 from tuco_lens.stats import holm, rate_interval
@@ -63,7 +64,7 @@ class SweepSettings:
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
-class TaskResult:
+class TaskResult(Brief):
     """The answers to one task."""
 
     name: str
@@ -84,7 +85,7 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Brief):
     """The answers of a scaled model over tasks and α."""
 
     tasks: tuple[TaskResult, ...]

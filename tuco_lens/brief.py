@@ -1,0 +1,78 @@
+"""What an object says of itself when its name is typed: a few lines, and never the numbers of a tensor.
+
+Every result that can be large is a `Brief`. It stands beside `errors.py` since every room needs it: both are how the
+package speaks. What notebooks show besides (tables, cards) is in `plots/cards.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+_WIDTH: Final = 110
+_LINES: Final = 6
+_TEXT: Final = 60
+_SHOWN: Final = 4
+"""Entries of a list that are shown one by one; of a longer one only their number is."""
+
+
+class Brief:
+    """Gives a dataclass a short `repr`: its fields, tensors by shape, long texts and lists cut."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in vars(cls):  # a dataclass writes its own where it finds none in the class itself
+            cls.__repr__ = cls.__repr__
+
+    def __repr__(self) -> str:
+        fields = [field for field in dataclasses.fields(self) if field.repr]  # pyright: ignore[reportArgumentType]
+        said = [f"{field.name}={brief(getattr(self, field.name))}" for field in fields]
+        return in_lines(f"{type(self).__name__}({', '.join(said)})")
+
+
+def in_lines(text: str) -> str:
+    """The text in lines of a terminal's width, not more than six."""
+    lines = textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines if len(lines) <= _LINES else [*lines[:_LINES], "    …"])
+
+
+def brief(value: Any) -> str:
+    """One value in a few words: tensors and arrays by dtype and shape, texts and lists cut."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if hasattr(value, "columns"):
+        return f"{type(value).__name__}[{len(value)} × {len(value.columns)}]"
+    if isinstance(value, str):
+        return cut(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return _brief_mapping(value)  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return _brief_list(value)  # pyright: ignore[reportUnknownArgumentType]
+    if dataclasses.is_dataclass(value):
+        return f"{type(value).__name__}(…)"
+    return cut(value, show=repr)
+
+
+def cut(text: Any, *, show: Any = repr) -> str:
+    """A text in quotation marks, or anything by another function, with `…` for what is too long."""
+    shown = show(text[:_TEXT] if isinstance(text, str) else text)
+    if isinstance(text, str):
+        return shown + "…" if len(text) > _TEXT else shown
+    return shown if len(shown) <= _TEXT else shown[: _TEXT - 1] + "…"
+
+
+def _brief_mapping(value: Mapping[Any, Any]) -> str:
+    shown = [f"{brief(key)}: {brief(each)}" for key, each in list(value.items())[:_SHOWN]]
+    return "{" + ", ".join([*shown, *([f"… {len(value)} in all"] if len(value) > _SHOWN else [])]) + "}"
+
+
+def _brief_list(value: Sequence[Any]) -> str:
+    if len(value) > _SHOWN:
+        kinds = sorted({type(each).__name__ for each in value})
+        return f"[{len(value)} × {'|'.join(kinds[:3])}]"
+    inside = ", ".join(map(brief, value))
+    return f"[{inside}]" if not isinstance(value, tuple) else f"({inside}{',' if len(value) == 1 else ''})"
