@@ -261,10 +261,10 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("list of texts", ["a", "b"], {}, "list of str"),
     ("bytes", b"abc", {}, "bytes is neither"),
     ("none", None, {}, "NoneType is neither"),
-    ("unknown role", [{"role": "tool", "content": "x"}], {}, "message 0: its role is 'tool'"),
+    ("unknown role", [{"role": "narrator", "content": "x"}], {}, "message 0: its role is 'narrator'"),
     ("no role", [{"content": "x"}], {}, "message 0: its role is None"),
     ("no content", [*chat("a", "b"), {"role": "user"}], {}, "message 2: its content is a NoneType"),
-    ("content of parts", [{"role": "user", "content": [{"text": "x"}]}], {}, "message 0: its content is a list"),
+    ("content of parts", [{"role": "user", "content": [{"text": "x"}]}], {}, "a part of type None"),
     ("empty content", chat("a", " "), {}, "message 1: it is empty"),
     (
         "two system prompts",

@@ -89,7 +89,11 @@ BROKEN: list[tuple[str, bytes | None, str]] = [
     ("number.jsonl", b'{"prompt": 7}\n', "line 1: its prompt is a int; make it a string"),
     ("null.jsonl", b'{"prompt": null}\n', "line 1: its prompt is a NoneType"),
     ("messages.jsonl", b'{"messages": "hi"}\n', "line 1: its messages is a str"),
-    ("role.jsonl", b'{"messages": [{"role": "tool", "content": "x"}]}\n', "line 1, message 0: its role is 'tool'"),
+    (
+        "role.jsonl",
+        b'{"messages": [{"role": "narrator", "content": "x"}]}\n',
+        "line 1, message 0: its role is 'narrator'",
+    ),
     ("none.jsonl", b'{"messages": []}\n', "line 1: it is empty"),
     ("surrogate.jsonl", b'{"prompt": "\\ud800"}\n', "line 1: character 0 is the lone surrogate"),
     ("empty_prompt.jsonl", b'{"prompt": ""}\n', "line 1: it is empty"),

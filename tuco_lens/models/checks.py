@@ -1,6 +1,7 @@
 """Are two models base and tuned model of one another? Pure comparisons that name both values when they are not.
 
-`load_pair` compares the configs before any weights are read (`require_same_structure`), then the tensors' names and
+Each config is looked at when it is read (`require_sane_config`). `load_pair` compares the two before any weights are
+read (`require_same_structure`), then the tensors' names and
 shapes (`require_same_tensors`), then the values (`require_finite`). Whether x_0 + P_L + F_L = x_L holds is checked by
 `ModelPair`, with one short forward.
 """
@@ -11,12 +12,20 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from tuco_lens.brief import cut
 from tuco_lens.errors import LoadError, PairMismatchError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["require_finite", "require_same_structure", "require_same_tensors", "structure", "tensor_shapes"]
+__all__ = [
+    "require_finite",
+    "require_same_structure",
+    "require_same_tensors",
+    "require_sane_config",
+    "structure",
+    "tensor_shapes",
+]
 
 _REMEDY: Final = "give a base model and a fine-tune of that same model"
 
@@ -42,6 +51,17 @@ _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "layers that share keys and values": ("num_kv_shared_layers",),
     "scaling by layer index": ("scale_attn_by_inverse_layer_idx",),
 }
+_LARGEST: Final = {
+    "num_hidden_layers": 2_000,
+    "hidden_size": 1_000_000,
+    "num_attention_heads": 100_000,
+    "vocab_size": 100_000_000,
+    "max_position_embeddings": 10_000_000_000,
+    "num_local_experts": 100_000,
+    "num_experts": 100_000,
+    "n_routed_experts": 100_000,
+}
+"""The sizes of a config that decide how much is built, and more than any model has of each."""
 POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
 """Entries of `structure` that decide masks and rotary angles alone, which each model makes for itself."""
 _POSITION_TABLES: Final = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "openai-gpt", "biogpt", "xglm")
@@ -66,6 +86,21 @@ def structure(config: Any) -> dict[str, Any]:
         found["number of key-value heads"] = found["number of attention heads"]
     found["attention window"] = _window(text)
     return {**found, **_positions(text)}
+
+
+def require_sane_config(config: Any, what: str) -> None:
+    """Refuse sizes that no model has, before anything of that size is built.
+
+    Raises:
+        LoadError: naming the setting and its value.
+    """
+    text = config.get_text_config()
+    for name, most in _LARGEST.items():
+        value = _setting(text, name)
+        for size in value if isinstance(value, list) else [value]:
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most):
+                why = f"its config has {name} = {cut(size)}, and models have 1 to {most:,}"
+                raise LoadError(what, why, "download or save the checkpoint again")
 
 
 def require_same_structure(base: Any, tuned: Any, base_name: str, tuned_name: str) -> None:

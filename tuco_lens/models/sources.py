@@ -128,6 +128,8 @@ def read_config(source: Source, options: LoadOptions) -> Any:
         return source.location.config
     from transformers import AutoConfig
 
+    from tuco_lens.models.checks import require_sane_config
+
     try:
         with quiet_libraries():
             config: Any = AutoConfig.from_pretrained(
@@ -138,6 +140,8 @@ def read_config(source: Source, options: LoadOptions) -> Any:
     if getattr(config, "is_encoder_decoder", False):
         why = f"{config.model_type!r} is an encoder-decoder model"
         raise LoadError(source.what, why, "give a decoder-only language model")
+    require_sane_config(config, source.what)
+    config.return_dict = True  # how outputs are handed over is not a checkpoint's business
     return config
 
 

@@ -5,18 +5,24 @@ Tokenising prompts with it is in `tuco_lens/prompts/prompt.py`. The models thems
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
 from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
 from tuco_lens.models.sources import LoadOptions, Source, looks_like_path, quiet_libraries
+from tuco_lens.prompts.limits import LimitExceeded, try_in_child
 
 if TYPE_CHECKING:
     from tuco_lens.models.adapter import Adapter
 
 __all__ = ["find_tokenizer"]
 
+_PROBE, _GROWTH = 2_000, 1_000
+"""Characters of the texts that patterns are tried on, and how many times longer they may become."""
+_UNITS = (" ", "\n", "a", "A", "0", ".", "é", "漢", "aB0 ", "a b", "\r\n\t")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
 
@@ -59,6 +65,8 @@ def _load_tokenizer(source: Source, options: LoadOptions) -> Any | None:
         return None
     from transformers import AutoTokenizer
 
+    if source.kind == "directory":
+        _require_sane_patterns(source.location / "tokenizer.json", source)
     try:
         with quiet_libraries():
             tokenizer: Any = AutoTokenizer.from_pretrained(
@@ -69,6 +77,45 @@ def _load_tokenizer(source: Source, options: LoadOptions) -> Any | None:
             return None
         raise_translated(error, f"cannot load the tokenizer of the {source.role} model {source.name!r}", source.name)
     return tokenizer if len(tokenizer) else None
+
+
+def _require_sane_patterns(file: Path, source: Source) -> None:
+    """Refuse a tokenizer.json whose patterns run for ever, or grow a text beyond all bounds, on plain texts.
+
+    Its normaliser and pre-tokenizer run alone, without the vocabulary, in a child process: what is in Rust cannot be
+    stopped. What else is wrong with the file is left to transformers.
+
+    Raises:
+        LoadError: It has such patterns.
+    """
+    try:
+        stored: Any = json.loads(file.read_bytes())
+        parts = {name: stored.get(name) for name in ("normalizer", "pre_tokenizer")}
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return
+    if not any(parts.values()):
+        return
+    try:
+        try_in_child(partial(_run_patterns, parts))
+    except LimitExceeded as error:
+        what = f"cannot load the tokenizer of the {source.role} model {source.name!r}"
+        why = f"a pattern of its tokenizer.json is not fit to be run: {error}"
+        raise LoadError(what, why, "give another tokenizer as tokenizer=") from None
+
+
+def _run_patterns(parts: dict[str, Any]) -> None:
+    from tokenizers import Tokenizer
+
+    bare = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "post_processor": None}
+    model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
+    tokenizer = Tokenizer.from_str(json.dumps({**bare, **parts, "decoder": None, "model": model}))
+    letters = dict.fromkeys(letter for letter in json.dumps(parts, ensure_ascii=False) if not letter.isspace())
+    for unit in [*letters, *_UNITS]:
+        for end in ("", "\u0000"):  # behind which a pattern that wants more letters must give up
+            text = unit * (_PROBE // len(unit)) + end
+            tokenizer.encode(text)
+            if tokenizer.normalizer is not None and len(tokenizer.normalizer.normalize_str(text)) > _GROWTH * _PROBE:
+                raise MemoryError
 
 
 def _tokenizer_source(given: str | Path) -> Source:

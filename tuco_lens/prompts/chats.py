@@ -17,7 +17,9 @@ from functools import partial
 from typing import Any, ClassVar, Final, Literal, TypedDict, cast
 from weakref import WeakKeyDictionary
 
+from tuco_lens.brief import cut
 from tuco_lens.errors import InputError
+from tuco_lens.prompts.limits import LimitExceeded, stopped_after, try_in_child
 from tuco_lens.prompts.spans import Role, Span, content_spans, roles_of_tokens
 
 CHAT_ROLES: Final = ("system", "user", "assistant", "tool")
@@ -32,6 +34,10 @@ _OURS: Final = {
 }
 """Arguments of transformers' `apply_chat_template` that are decided here, and what to give in their place."""
 
+_MOST_WRITTEN: Final = 1_000_000
+"""Characters that a template may add to the messages: system prompts of its own, tools, documents."""
+_TRIED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""By tokenizer, the template that has been tried within limits."""
 _CLOSED: Final = (
     "a chat ends with the assistant's message, and the template ends that turn: TuCo is read behind it; "
     "continue_final=True leaves the turn open"
@@ -228,32 +234,48 @@ def render_chat(
 def _render(tokenizer: Any, options: ChatOptions, messages: Any, *, opens: bool) -> str:
     tools = None if options.tools is None else list(options.tools)
     more = dict(options.template_kwargs or {})
-    return tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=opens, **more)
+    with stopped_after():
+        return tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=opens, **more)
 
 
 def _render_marked(render: Callable[[Any], str], messages: Any) -> str:
-    from jinja2 import TemplateError
-
     try:
         return render(messages)
-    except (TemplateError, ValueError, TypeError):  # it takes the contents apart; without markers it worked
+    except Exception:  # it takes the contents apart; without markers it worked
         return ""
 
 
 def _rendered(tokenizer: Any, messages: list[dict[str, Any]], render: Callable[[Any], str], name: str) -> str:
-    if not getattr(tokenizer, "chat_template", None):
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
         remedy = "measure raw text (without --chat), or give a tokenizer that has one"
         raise InputError(name, "the tuned model's tokenizer has no chat template", remedy)
-    from jinja2 import TemplateError  # transformers renders with it, and may do without it where there is no chat
-
     try:
-        return render(messages)
-    except (TemplateError, ValueError, TypeError) as error:
+        if _TRIED.get(tokenizer) != template:
+            try_in_child(partial(render, messages))
+            _TRIED[tokenizer] = copy.copy(template)
+        rendered = render(messages)
+    except LimitExceeded as error:
+        why = f"the chat template is not fit to be run: {error}"
+        raise InputError(name, why, "give a tokenizer with another template, or measure raw text") from None
+    except Exception as error:  # whatever a stranger's template raises
         if any(message["role"] == "system" for message in messages):
             remedy = "put the system prompt into the first user message"
         else:
             remedy = "order the messages as the template wants them, mostly user, assistant, user, …"
-        raise InputError(name, f"the chat template refuses it ({error})", remedy) from error
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(name, f"the chat template refuses it ({cut(cause, show=str)})", remedy) from error
+    _require_sane(rendered, messages, name)
+    return rendered
+
+
+def _require_sane(rendered: str, messages: list[dict[str, Any]], name: str) -> None:
+    """Refuse what no template for chats writes: nothing, invalid Unicode, or far more than the messages."""
+    most = _MOST_WRITTEN + 10 * len(str(messages))
+    if len(rendered) > most:
+        why = f"the chat template writes {len(rendered):,} characters for {len(messages)} messages"
+        raise InputError(name, why, "give a tokenizer with another template, or measure raw text")
+    check_text(rendered, f"{name}, as the chat template writes it")
 
 
 def _left_open(content: str, rendered: str, spans: list[Span], name: str) -> tuple[str, list[Span]]:
