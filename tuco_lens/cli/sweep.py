@@ -212,7 +212,7 @@ def _write(result: SweepResult, folder: Path) -> None:
     for name, frame in tables.items():
         write_whole(folder / name, frame.to_csv(index=False, lineterminator="\n"))
     for name, figure in zip(FIGURES, (result.accuracy_figure(_lines(result)), result.delta_figure()), strict=True):
-        write_whole(folder / name, figure.to_html(include_plotlyjs=True))
+        write_whole(folder / name, figure.to_html(include_plotlyjs=True, div_id=name.removesuffix(".html")))
 
 
 def _lines(result: SweepResult) -> By:
