@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
 BRIDGE_INSTALLED := $(BRIDGE_VENV)/.installed
-# A worker per core, and each file of tests in one worker: its models and its browser are made once.
-WORKERS := -n auto --dist loadfile
+# A worker per core, and each file of tests in one worker: its models and its browser are made once. The files go out in
+# the order of tests/conftest.py, which begins with those that take longest.
+WORKERS := -n auto --dist loadfile --no-loadscope-reorder
 PIP_INSTALL := -m pip install --disable-pip-version-check
 BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/[!_]*.py)))
 
@@ -75,7 +76,12 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[docs]"
 	@touch $@
 
-$(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bin/pip
+# First the wheel, alone, as an index would give it: what it brings along and asks for must do for the demo.
+$(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bin/pip $(INSTALLED)
 	sed 's/^transformer-lens==.*/transformer-lens==$(BRIDGE_TRANSFORMER_LENS)/' constraints.txt > $(BRIDGE_VENV)/constraints.txt
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel -d dist
+	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt dist/tuco_lens-*.whl
+	root="$$PWD" && cd "$$(mktemp -d)" && "$$root/$(BRIDGE_VENV)/bin/tuco-lens" demo --out demo_report
 	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data]"
 	@touch $@

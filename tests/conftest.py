@@ -46,6 +46,31 @@ def data_dir() -> Path:
     return folder
 
 
+LONGEST = (
+    "test_notebooks.py",
+    "test_cli.py",
+    "test_registry.py",
+    "test_docs_blocks.py",
+    "test_figures_browser.py",
+    "test_explorer_browser.py",
+    "test_report_browser.py",
+    "test_docs_browser.py",
+    "test_cli_experiment.py",
+    "test_crashes.py",
+    "test_soak.py",
+    "test_lm_eval.py",
+    "test_real_input.py",
+    "test_sweep.py",
+)
+"""Files that take longest. They come first: where several processes share the tests, none is left alone with one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, and else the order of the folders."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """No address of an object in a test's name: the processes that share the tests must agree on the names."""
     return argname if " at 0x" in repr(val) else None
