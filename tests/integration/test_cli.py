@@ -339,7 +339,7 @@ def test_a_killed_process_and_an_interrupted_one_lose_and_double_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelPair, "demo", real_demo)
-    prompts = stories(192, n_words=60)
+    prompts = stories(120, n_words=60)
     arguments = ["--prompts", write_prompts(tmp_path / "p.jsonl", prompts), "--batch-size", 2]
     out, journal = tmp_path / "o.jsonl", tmp_path / "o.jsonl.partial"
 

@@ -214,10 +214,12 @@ def _from_text(tokenizer: Any, text: str, special_tokens: SpecialTokens, name: s
     how: dict[str, Any] = {"split_special_tokens": True} if special_tokens == "text" else {}
     token_ids = tuple(tokenizer(text, verbose=False, **how)["input_ids"])
     bos = tokenizer.bos_token_id
-    if bos is not None and token_ids[:2] == (bos, bos) and text.startswith(tokenizer.bos_token):
-        token_ids = token_ids[1:]
+    is_double = bos is not None and token_ids[:2] == (bos, bos) and text.startswith(tokenizer.bos_token)
+    token_ids = token_ids[1:] if is_double else token_ids
+    made = _finished(tokenizer, text, token_ids, _roles_of_text(tokenizer, token_ids), name)
+    if is_double:
         warnings.warn(_TWO_BOS, PromptNotice, stacklevel=2)
-    return _finished(tokenizer, text, token_ids, _roles_of_text(tokenizer, token_ids), name)
+    return made
 
 
 def _from_ids(tokenizer: Any, token_ids: tuple[int, ...], name: str) -> Prompt:
