@@ -94,7 +94,6 @@ def _is_passing(output: Any) -> bool:
 def _make_static(data: Any) -> None:
     if PLOTLY in data:
         data.pop("text/html", None)
-        data.pop("text/plain", None)  # a picture is put there
         data[PLOTLY].pop("config", None)
     if "text/html" in data:
         data["text/html"] = re.sub(r"<script>.*?</script>\n?", "", data["text/html"], flags=re.DOTALL)
