@@ -6,6 +6,8 @@ Tokenising prompts with it is in `tuco_lens/prompts/prompt.py`. The models thems
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ __all__ = ["find_tokenizer"]
 
 _PROBE, _GROWTH = 2_000, 1_000
 """Characters of the texts that patterns are tried on, and how many times longer they may become."""
+_MOST_PATTERNS, _LONGEST_PLAIN = 12, 500
+"""Of what published tokenizers have, and more; they are not tried."""
 _UNITS = (" ", "\n", "a", "A", "0", ".", "é", "漢", "aB0 ", "a b", "\r\n\t")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
@@ -82,6 +86,7 @@ def _load_tokenizer(source: Source, options: LoadOptions) -> Any | None:
 def _require_sane_patterns(file: Path, source: Source) -> None:
     """Refuse a tokenizer.json whose patterns run for ever, or grow a text beyond all bounds, on plain texts.
 
+    Patterns of the kind that published tokenizers have are not tried.
     Its normaliser and pre-tokenizer run alone, without the vocabulary, in a child process: what is in Rust cannot be
     stopped. What else is wrong with the file is left to transformers.
 
@@ -93,23 +98,41 @@ def _require_sane_patterns(file: Path, source: Source) -> None:
         parts = {name: stored.get(name) for name in ("normalizer", "pre_tokenizer")}
     except (OSError, ValueError, RecursionError, AttributeError):
         return
-    if not any(parts.values()):
+    patterns = list(_patterns(parts))
+    if all(map(_is_plain, patterns)) and len(patterns) <= _MOST_PATTERNS:
         return
     try:
-        try_in_child(partial(_run_patterns, parts))
+        try_in_child(partial(_run_patterns, parts, patterns))
     except LimitExceeded as error:
         what = f"cannot load the tokenizer of the {source.role} model {source.name!r}"
         why = f"a pattern of its tokenizer.json is not fit to be run: {error}"
         raise LoadError(what, why, "give another tokenizer as tokenizer=") from None
 
 
-def _run_patterns(parts: dict[str, Any]) -> None:
+def _patterns(part: Any) -> Iterator[str]:
+    """The patterns of parts of a tokenizer.json, with what takes their place."""
+    if isinstance(part, list):
+        for each in part:
+            yield from _patterns(each)
+    elif isinstance(part, dict):
+        if part.get("pattern") is not None:
+            yield f"{part['pattern']}{part.get('content', '')}"
+        for each in part.values():
+            yield from _patterns(each)
+
+
+def _is_plain(pattern: str) -> bool:
+    """Whether a pattern is short and repeats nothing a hundred times; on backtracking the library gives up itself."""
+    return len(pattern) <= _LONGEST_PLAIN and re.search(r"\{\d*,?\d{3,}", pattern) is None
+
+
+def _run_patterns(parts: dict[str, Any], patterns: Iterable[str]) -> None:
     from tokenizers import Tokenizer
 
     bare = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "post_processor": None}
     model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
     tokenizer = Tokenizer.from_str(json.dumps({**bare, **parts, "decoder": None, "model": model}))
-    letters = dict.fromkeys(letter for letter in json.dumps(parts, ensure_ascii=False) if not letter.isspace())
+    letters = dict.fromkeys(letter for letter in "".join(patterns) if not letter.isspace())
     for unit in [*letters, *_UNITS]:
         for end in ("", "\u0000"):  # behind which a pattern that wants more letters must give up
             text = unit * (_PROBE // len(unit)) + end
