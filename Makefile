@@ -82,6 +82,6 @@ $(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bi
 	rm -rf dist
 	$(BIN)/python -m hatchling build -t wheel -d dist
 	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt dist/tuco_lens-*.whl
-	root="$$PWD" && cd "$$(mktemp -d)" && "$$root/$(BRIDGE_VENV)/bin/tuco-lens" demo --out demo_report
+	cd "$$(mktemp -d)" && "$(abspath $(BRIDGE_VENV))/bin/tuco-lens" demo --out demo_report
 	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data]"
 	@touch $@
