@@ -82,3 +82,19 @@ def demo_pair() -> ModelPair:
     from tuco_lens import ModelPair  # here, for the settings above count when torch is imported
 
     return ModelPair.demo()
+
+
+@pytest.fixture(scope="session")
+def known_pair() -> ModelPair:
+    """The pair whose TuCo is known, that differs on template tokens only (`tests/known_pairs.py`)."""
+    from tests.known_pairs import pair_that_differs_on_template_tokens
+
+    return pair_that_differs_on_template_tokens()
+
+
+@pytest.fixture
+def known_pair_as_demo(known_pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--pair demo` is that pair, loaded once."""
+    from tuco_lens import ModelPair
+
+    monkeypatch.setattr(ModelPair, "demo", classmethod(lambda cls, backend="auto": known_pair))

@@ -45,7 +45,7 @@ def brief(value: Any) -> str:
     if hasattr(value, "columns"):
         return f"{type(value).__name__}[{len(value)} × {len(value.columns)}]"
     if isinstance(value, str):
-        return cut(value)
+        return repr(value) if len(value) <= _TEXT else f"{value[:_TEXT]!r}…"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
@@ -54,15 +54,12 @@ def brief(value: Any) -> str:
         return _brief_list(value)  # pyright: ignore[reportUnknownArgumentType]
     if dataclasses.is_dataclass(value):
         return f"{type(value).__name__}(…)"
-    return cut(value, show=repr)
+    return cut(repr(value))
 
 
-def cut(text: Any, *, show: Any = repr) -> str:
-    """A text in quotation marks, or anything by another function, with `…` for what is too long."""
-    shown = show(text[:_TEXT] if isinstance(text, str) else text)
-    if isinstance(text, str):
-        return shown + "…" if len(text) > _TEXT else shown
-    return shown if len(shown) <= _TEXT else shown[: _TEXT - 1] + "…"
+def cut(text: str, most: int = _TEXT) -> str:
+    """A text of at most `most` characters, and `…` for what is left out."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _brief_mapping(value: Mapping[Any, Any]) -> str:

@@ -16,27 +16,20 @@ from typing import Any
 
 import pytest
 
-from tests.known_pairs import pair_that_differs_on_template_tokens, write_data
+from tests.known_pairs import write_data
 from tuco_lens.cli.app import run
-from tuco_lens.pair import ModelPair
 
-pytestmark = [pytest.mark.bridge, pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here")]
+pytestmark = [
+    pytest.mark.bridge,
+    pytest.mark.usefixtures("known_pair_as_demo"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here"),
+]
 
 KILLED, FINISHED = 9, 100
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.rmtree")
 MOST = 400
 """More operations than any command has."""
-
-
-@pytest.fixture(scope="module")
-def known() -> ModelPair:
-    return pair_that_differs_on_template_tokens()
-
-
-@pytest.fixture(autouse=True)
-def load_once(known: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelPair, "demo", classmethod(lambda cls, backend="auto": known))
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,22 @@ def test_a_template_that_hangs_on_a_later_prompt_is_stopped(
     assert make_prompt(tokenizer, "fine", chat=True).text == "fine"
 
 
+def test_a_named_template_is_tried_as_well(demo_pair: ModelPair) -> None:
+    tokenizer = copy.deepcopy(demo_pair.tokenizer)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "other": TEMPLATES["doubling memory"][0]}
+    assert make_prompt(tokenizer, "Name a river.", chat=True).n_tokens > 4
+    with pytest.raises(InputError, match=NOT_FIT):
+        make_prompt(tokenizer, "Name a river.", chat=True, template_kwargs={"chat_template": "other"})
+
+
+def test_what_a_template_says_of_its_refusal_is_said_whole(demo_pair: ModelPair) -> None:
+    tokenizer = copy.deepcopy(demo_pair.tokenizer)
+    said = "After the optional system message, conversation roles must alternate user/assistant/user/assistant/..."
+    tokenizer.chat_template = "{{ raise_exception('" + said + "') }}"
+    with pytest.raises(InputError, match=said):
+        make_prompt(tokenizer, "Name a river.", chat=True)
+
+
 def test_a_sane_template_is_tried_once(demo_pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
     from tuco_lens.prompts import chats
 

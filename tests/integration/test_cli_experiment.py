@@ -10,29 +10,19 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.known_pairs import pair_that_differs_on_template_tokens, write_data
+from tests.known_pairs import write_data
 from tuco_lens.cli import experiment as command
 from tuco_lens.cli.app import run
 from tuco_lens.experiments import registry
 from tuco_lens.experiments.report import write_experiments
 from tuco_lens.pair import ModelPair
 
-pytestmark = pytest.mark.bridge
+pytestmark = [pytest.mark.bridge, pytest.mark.usefixtures("known_pair_as_demo")]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def known() -> ModelPair:
-    return pair_that_differs_on_template_tokens()
-
-
-@pytest.fixture(autouse=True)
-def load_once(known: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelPair, "demo", classmethod(lambda cls, backend="auto": known))
 
 
 def program(line: str, capsys: Any) -> tuple[int, str, str]:
@@ -143,12 +133,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(line: str, tmp_path: Path, cap
     assert not out.exists()
 
 
-def test_names_of_checkpoints_are_shown_as_text(known: ModelPair, tmp_path: Path) -> None:
+def test_names_of_checkpoints_are_shown_as_text(known_pair: ModelPair, tmp_path: Path) -> None:
     from dataclasses import replace
 
     from tuco_lens.experiments import output_co
 
-    result = output_co(known, limit=2, counts=(1, 2))
+    result = output_co(known_pair, limit=2, counts=(1, 2))
     hostile = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
     result = replace(result, settings=replace(result.settings, tuned=hostile))
     page = write_experiments({"output_co": result}, tmp_path / "page.html").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ import torch
 
 from tests.pairs import tiny_pair
 from tuco_lens import InputError, ModelPair
-from tuco_lens.engine.memory import is_out_of_memory
 from tuco_lens.experiments.scores import score_prompts, tuco_of_prompts
+from tuco_lens.models.failures import explained, is_out_of_memory
 from tuco_lens.steering.scoring import answer_logits
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
@@ -54,6 +54,8 @@ def room_for(pair: ModelPair, rows: int, error: Callable[[], BaseException]) -> 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_form_of_it_is_known(kind: str) -> None:
     assert is_out_of_memory(ERRORS[kind]())
+    with pytest.raises(type(ERRORS[kind]())), explained("cannot load", None, "bridge"):
+        raise ERRORS[kind]()  # and loading passes it on, and does not call it a model that cannot be run
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("out of memory"), KeyError("x")])

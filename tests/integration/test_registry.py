@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.architectures import from_config, make_ids, make_tokenizer, tuned_from
 from tests.oracle import oracle, scaled_logits
@@ -20,6 +21,7 @@ from tests.registry import buildable, tiny_config
 from tuco_lens import ModelPair
 from tuco_lens.errors import LoadError
 from tuco_lens.models import hooked
+from tuco_lens.models.checks import require_sane_config
 from tuco_lens.steering.kv_caches import new_cache
 
 MAJOR = int(importlib.metadata.version("transformer-lens").split(".")[0])
@@ -71,6 +73,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma 4 that shares keys": ("gemma4_text", {**FOUR, "num_kv_shared_layers": 2}),
     "gemma 4 with experts": ("gemma4_text", {**FOUR, "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2}),
     "gemma 4 with keys for values": ("gemma4_text", {"attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "granite without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
     "granite without positions": ("granitemoehybrid", {"position_embedding_type": "nope"}),
 }
 """Settings within the classes that published checkpoints have."""
@@ -99,6 +102,18 @@ def everything_is_exact(base: Any, tuned: Any, backend: Any) -> None:
     measuring_is_exact(pair, base, tuned)
     scaling_is_exact(pair, base, tuned)
     generating_is_exact(pair)
+
+
+@pytest.mark.parametrize("model_type", sorted(set(CLASSES.values())))
+def test_the_sizes_of_published_configs_are_sane(model_type: str) -> None:
+    require_sane_config(CONFIG_MAPPING[model_type](), "a published config")
+    require_sane_config(tiny_config(model_type), "a tiny one")
+
+
+def test_a_dense_model_of_a_family_with_experts_has_none() -> None:
+    require_sane_config(tiny_config("granitemoehybrid", num_local_experts=0), "a dense one")
+    with pytest.raises(LoadError, match="num_local_experts = -1"):
+        require_sane_config(tiny_config("granitemoehybrid", num_local_experts=-1), "a broken one")
 
 
 @pytest.mark.bridge

@@ -1,27 +1,15 @@
-"""Running out of memory: what it looks like, and going on with smaller batches."""
+"""Running out of memory: going on with smaller batches. What it looks like is in `models/failures.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
-
 from tuco_lens.errors import InputError
+from tuco_lens.models.failures import is_out_of_memory
 
 ResultT = TypeVar("ResultT")
 RowT = TypeVar("RowT")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's own, or that of any device, the CPU included."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # CUDA's driver says it in other words than PyTorch's allocator.
-    is_error = isinstance(error, Exception) and should_reduce_batch_size(error)
-    return is_error or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
 
 
 class FittingBatches:

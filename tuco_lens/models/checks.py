@@ -1,9 +1,8 @@
 """Are two models base and tuned model of one another? Pure comparisons that name both values when they are not.
 
 Each config is looked at when it is read (`require_sane_config`). `load_pair` compares the two before any weights are
-read (`require_same_structure`), then the tensors' names and
-shapes (`require_same_tensors`), then the values (`require_finite`). Whether x_0 + P_L + F_L = x_L holds is checked by
-`ModelPair`, with one short forward.
+read (`require_same_structure`), then the tensors' names and shapes (`require_same_tensors`), then the values
+(`require_finite`). Whether x_0 + P_L + F_L = x_L holds is checked by `ModelPair`, with one short forward.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from tuco_lens.brief import cut
+from tuco_lens.brief import brief
 from tuco_lens.errors import LoadError, PairMismatchError
 
 if TYPE_CHECKING:
@@ -57,9 +56,7 @@ _LARGEST: Final = {
     "num_attention_heads": 100_000,
     "vocab_size": 100_000_000,
     "max_position_embeddings": 10_000_000_000,
-    "num_local_experts": 100_000,
-    "num_experts": 100_000,
-    "n_routed_experts": 100_000,
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 100_000),
 }
 """The sizes of a config that decide how much is built, and more than any model has of each."""
 POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
@@ -96,10 +93,11 @@ def require_sane_config(config: Any, what: str) -> None:
     """
     text = config.get_text_config()
     for name, most in _LARGEST.items():
+        least = 0 if name.endswith("experts") else 1  # dense models of a family with experts have none
         value = _setting(text, name)
         for size in value if isinstance(value, list) else [value]:
-            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most):
-                why = f"its config has {name} = {cut(size)}, and models have 1 to {most:,}"
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not least <= size <= most):
+                why = f"its config has {name} = {brief(size)}, and models have {least} to {most:,}"
                 raise LoadError(what, why, "download or save the checkpoint again")
 
 

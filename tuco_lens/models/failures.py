@@ -11,6 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from tuco_lens.brief import cut
 from tuco_lens.errors import LoadError, TucoLensError
 
 WORKS_WITH: Final = "4.3"
@@ -39,29 +40,37 @@ def explained(what: str, config: Any, backend: str) -> Generator[None]:
     Raises:
         LoadError: Naming the class, the cause and the remedy.
     """
-    import torch
-
     try:
         yield
-    except (TucoLensError, MemoryError, torch.OutOfMemoryError):
+    except TucoLensError:
         raise
     except Exception as error:  # what the libraries raise here is of any kind
-        if "out of memory" in str(error) or "not enough memory" in str(error):
+        if is_out_of_memory(error):
             raise
-        cause = " ".join(str(error).split())
-        cause = cause if len(cause) <= _LONGEST_CAUSE else f"{cause[:_LONGEST_CAUSE]}…"
+        cause = cut(" ".join(str(error).split()), _LONGEST_CAUSE)
         why = f"{_library()} does not run {model_class(config)} ({type(error).__name__}: {cause})"
         raise LoadError(what, why, remedy(config, backend)) from error
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's own, or that of any device, the CPU included."""
+    import torch
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # CUDA's driver says it in other words than PyTorch's allocator.
+    is_error = isinstance(error, Exception) and should_reduce_batch_size(error)
+    return is_error or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+
+
 def remedy(config: Any, backend: str) -> str:
     """What can help where this backend fails on a model: the other backend, another release, or another model."""
-    from tuco_lens.models import hooked
+    from tuco_lens.models import bridge, hooked
 
-    if backend == "hooked":
-        return "give backend='bridge'"
-    if hooked.unsupported_reason(config) is None:
-        return "give backend='hooked'"
+    other, module = ("bridge", bridge) if backend == "hooked" else ("hooked", hooked)
+    if module.unsupported_reason(config) is None:
+        return f"give backend={other!r}"
     if model_class(config) in NEED_NEWER and _release() < _parts(WORKS_WITH):
         return f"install transformer-lens {WORKS_WITH} or later, with which it works"
     return "choose a model of another architecture; tuco-lens pairs lists some"

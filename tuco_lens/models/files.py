@@ -15,6 +15,7 @@ from collections.abc import Collection, Generator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from tuco_lens.brief import cut
 from tuco_lens.errors import LoadError
 
 __all__ = ["gguf_parsed_once", "inspect_directory", "is_pickle", "require_safe_weights", "require_whole_safetensors"]
@@ -151,8 +152,7 @@ def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
     for shard in sorted(shards):
         parts = PureWindowsPath(shard)  # knows the separators of either system
         if parts.anchor or ".." in parts.parts or len(parts.name) > _LONGEST_NAME:
-            shown = shard if len(shard) <= 80 else f"{shard[:77]}..."
-            why = f"{str(index)!r} names {shown!r}, which is no file of that folder"
+            why = f"{str(index)!r} names {cut(shard, 80)!r}, which is no file of that folder"
             raise LoadError(what, why, "do not use this checkpoint unless you know why it does")
     return [path / shard for shard in sorted(shards)]
 

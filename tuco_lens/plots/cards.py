@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from tuco_lens.brief import cut
+from tuco_lens.brief import brief, cut
 from tuco_lens.models.backends import device_of, dtype_of
 from tuco_lens.plots.labels import readable
 
@@ -66,7 +66,7 @@ def measurement_text(measurement: Measurement) -> str:
     return "\n".join(
         [
             f"Measurement of {_spread(measurement)}",
-            f"  base {cut(settings.base)}, tuned {cut(settings.tuned)}",
+            f"  base {brief(settings.base)}, tuned {brief(settings.tuned)}",
             f"  {_how(measurement)}",
             "  .tuco  .to_frame()  [0]  .map(0)  .report('report.html')  .save('m.safetensors')",
         ]
@@ -76,7 +76,7 @@ def measurement_text(measurement: Measurement) -> str:
 def measurement_table(measurement: Measurement) -> str:
     """A measurement as a piece of HTML: its first prompts, and a bar for the TuCo of each."""
     rows = [
-        (str(i), f"{item.tuco:.4f}", item.tuco, str(item.prompt.n_tokens), cut(item.prompt.text, show=str))
+        (str(i), f"{item.tuco:.4f}", item.tuco, str(item.prompt.n_tokens), cut(item.prompt.text))
         for i, item in enumerate(measurement.items[:_ROWS])
     ]
     head = ("", "TuCo", "", "tokens", "prompt")

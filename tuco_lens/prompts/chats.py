@@ -36,8 +36,9 @@ _OURS: Final = {
 
 _MOST_WRITTEN: Final = 1_000_000
 """Characters that a template may add to the messages: system prompts of its own, tools, documents."""
-_TRIED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""By tokenizer, the template that has been tried within limits."""
+_LONGEST_CAUSE: Final = 300
+_TRIED: WeakKeyDictionary[Any, set[tuple[str, str, bool]]] = WeakKeyDictionary()
+"""By tokenizer, the templates that have been tried within limits."""
 _CLOSED: Final = (
     "a chat ends with the assistant's message, and the template ends that turn: TuCo is read behind it; "
     "continue_final=True leaves the turn open"
@@ -221,7 +222,7 @@ def render_chat(
         warnings.warn(_CLOSED, PromptNotice, stacklevel=2)
     opens = options.add_generation_prompt and not is_answered
     render = partial(_render, tokenizer, options, opens=opens)
-    rendered = _rendered(tokenizer, messages, render, name)
+    rendered = _rendered(tokenizer, messages, options, render, name)
     spans = sorted(content_spans(messages, rendered, partial(_render_marked, render)), key=lambda span: span.start)
     if options.continue_final:
         return _left_open(messages[-1]["content"], rendered, spans, name)
@@ -245,15 +246,19 @@ def _render_marked(render: Callable[[Any], str], messages: Any) -> str:
         return ""
 
 
-def _rendered(tokenizer: Any, messages: list[dict[str, Any]], render: Callable[[Any], str], name: str) -> str:
+def _rendered(
+    tokenizer: Any, messages: list[dict[str, Any]], options: ChatOptions, render: Callable[[Any], str], name: str
+) -> str:
     template = getattr(tokenizer, "chat_template", None)
     if not template:
         remedy = "measure raw text (without --chat), or give a tokenizer that has one"
         raise InputError(name, "the tuned model's tokenizer has no chat template", remedy)
     try:
-        if _TRIED.get(tokenizer) != template:
+        # Of several templates transformers takes the one that is named, or one of its own choice where there are tools.
+        which = (str(template), str((options.template_kwargs or {}).get("chat_template")), bool(options.tools))
+        if which not in _TRIED.setdefault(tokenizer, set()):
             try_in_child(partial(render, messages))
-            _TRIED[tokenizer] = copy.copy(template)
+            _TRIED[tokenizer].add(which)
         rendered = render(messages)
     except LimitExceeded as error:
         why = f"the chat template is not fit to be run: {error}"
@@ -263,8 +268,8 @@ def _rendered(tokenizer: Any, messages: list[dict[str, Any]], render: Callable[[
             remedy = "put the system prompt into the first user message"
         else:
             remedy = "order the messages as the template wants them, mostly user, assistant, user, …"
-        cause = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(name, f"the chat template refuses it ({cut(cause, show=str)})", remedy) from error
+        cause = cut(" ".join(str(error).split()), _LONGEST_CAUSE) or type(error).__name__
+        raise InputError(name, f"the chat template refuses it ({cause})", remedy) from error
     _require_sane(rendered, messages, name)
     return rendered
 
@@ -285,8 +290,8 @@ def _left_open(content: str, rendered: str, spans: list[Span], name: str) -> tup
     if last is None or last.role != "assistant" or written.strip() != content.strip():
         why = "continue_final, and the chat template does not write the last message as it is"
         raise InputError(name, why, "leave that message out, and give prefill=…")
-    cut = content[len(content.rstrip()) :] if written == written.rstrip() else ""
-    text = rendered[: last.end] + cut
+    trimmed = content[len(content.rstrip()) :] if written == written.rstrip() else ""
+    text = rendered[: last.end] + trimmed
     return text, [*spans[:-1], Span(last.start, len(text), "assistant")]
 
 

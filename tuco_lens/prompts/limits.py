@@ -1,8 +1,9 @@
 """Code that a stranger wrote and that has to run: a chat template, a tokenizer's patterns. Bounded in time and memory.
 
-The first run of each is in a forked child (`try_in_child`), which may hang, abort or take all memory that it is given;
-that costs a few hundredths of a second once. Later runs are in this process, and are stopped when they take too long
-(`stopped_after`), which can be done to Python's code but not to what runs in a library of another language.
+The first run of a template, and of patterns that are not plain, is in a forked child (`try_in_child`), which may hang,
+abort or take all memory that it is given; that costs a few hundredths of a second once. Later runs are in this process,
+and are stopped when they take too long (`stopped_after`), which can be done to Python's code but not to what runs in a
+library of another language.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -32,12 +34,12 @@ class LimitExceeded(Exception):
 def try_in_child(call: Callable[[], Any]) -> None:
     """Run something in a forked child, to see whether it stays within the limits. What it returns or raises is lost.
 
-    Where processes cannot be forked (Windows) nothing is tried.
+    On Linux alone: elsewhere memory cannot be limited, and libraries of the system may not be used after a fork.
 
     Raises:
         LimitExceeded: if it does not.
     """
-    if not hasattr(os, "fork"):
+    if sys.platform != "linux":
         return
     with warnings.catch_warnings():
         # Python 3.12 warns of forks beside threads. The child takes no lock that another thread may hold.
@@ -72,10 +74,7 @@ def _be_child(call: Callable[[], Any]) -> None:
 def _limit_memory() -> None:
     import resource
 
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # not Linux: only the time is limited
-        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     most = pages * resource.getpagesize() + BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))

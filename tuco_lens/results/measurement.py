@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.brief import Brief, cut, in_lines
+from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.engine import metrics
 from tuco_lens.engine.contributions import NormMaps
 from tuco_lens.engine.metrics import Norm
@@ -52,7 +52,7 @@ class PromptMeasurement(Brief):
 
     def __repr__(self) -> str:
         what = f"PromptMeasurement: TuCo {self.tuco:.4f}, β {self.beta:.4f}; {self.n_tokens} tokens,"
-        shown = f"{what} {self.maps.ptc.shape[0]} layers: {cut(self.prompt.text)}."
+        shown = f"{what} {self.maps.ptc.shape[0]} layers: {brief(self.prompt.text)}."
         return in_lines(f"{shown} .map() .heatmap() .colored_tokens() .layer_token('local')")
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.brief import Brief, brief, cut, in_lines
+from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.plots.labels import readable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Generation(Brief):
     def __repr__(self) -> str:
         tuco = "" if self.tuco is None or not self.n_tokens else f", TuCo {self.tuco.mean():.4f} on average"
         what = f"Generation of {self.n_tokens} tokens at α = {brief(self.alpha)} ({self.stop_reason}){tuco}:"
-        return in_lines(f"{what} {cut(self.text)}. .text .tuco .to_frame() .token_strip()")
+        return in_lines(f"{what} {brief(self.text)}. .text .tuco .to_frame() .token_strip()")
 
     def _repr_html_(self) -> str:
         prompt = html.escape(readable(self.prompt.text, 2_000))
