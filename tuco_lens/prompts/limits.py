@@ -24,6 +24,8 @@ SECONDS: Final = 10.0
 """For one run; what is sane takes a thousandth of it."""
 BYTES: Final = 1 << 30
 """That one run may take beside what the process has."""
+_LOOK_EVERY, _IDLE_LOOKS = 0.05, 20
+"""Seconds between looks at what runs, and after how many without any the looking ends."""
 _FINE, _FAILED, _NO_MEMORY = 0, 1, 2
 
 
@@ -96,27 +98,60 @@ def _waited_for(pid: int) -> int | None:
 
 @contextlib.contextmanager
 def stopped_after(seconds: float = SECONDS) -> Generator[None]:
-    """Raises `LimitExceeded` in Python code that runs longer than this in the block."""
-    thread, guard, is_over = threading.get_ident(), threading.Lock(), False
-
-    def stop() -> None:
-        with guard:
-            if not is_over:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Stopped))
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
+    """Raises `LimitExceeded` in Python code that runs longer than this in the block, within a tenth of a second."""
+    run = _WATCH.begin(seconds)
     try:
         yield
     except _Stopped:
         raise LimitExceeded(f"it takes more than {seconds:.0f} s") from None
     finally:
-        with guard:
-            is_over = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)
-        timer.cancel()
+        _WATCH.end(run)
+
+
+class _Watch:
+    """One thread that looks at what runs, and ends when nothing has for a while; a thread for each run would cost more."""
+
+    def __init__(self) -> None:
+        self.guard = threading.Lock()
+        self.running: dict[object, tuple[int, float]] = {}
+        """By run, its thread and when it is to be stopped."""
+        self.is_looking = False
+
+    def begin(self, seconds: float) -> object:
+        run = object()
+        with self.guard:
+            self.running[run] = (threading.get_ident(), time.monotonic() + seconds)
+            if not self.is_looking:
+                threading.Thread(target=self._look, daemon=True).start()
+                self.is_looking = True
+        return run
+
+    def end(self, run: object) -> None:
+        with self.guard:
+            self.running.pop(run, None)
+            _throw(threading.get_ident(), None)  # what was thrown and has not arrived shall not
+
+    def _look(self) -> None:
+        n_idle = 0
+        while n_idle < _IDLE_LOOKS:
+            time.sleep(_LOOK_EVERY)
+            with self.guard:
+                n_idle = 0 if self.running else n_idle + 1
+                late = [run for run, (_, end) in self.running.items() if time.monotonic() > end]
+                for run in late:
+                    _throw(self.running.pop(run)[0], _Stopped)
+                self.is_looking = n_idle < _IDLE_LOOKS
+
+
+def _throw(thread: int, error: type[BaseException] | None) -> None:
+    thrown = None if error is None else ctypes.py_object(error)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), thrown)
 
 
 class _Stopped(BaseException):
     """Thrown into a thread that has run for too long; not an `Exception`, which a template's filters might swallow."""
+
+
+_WATCH: Final = _Watch()
+if hasattr(os, "register_at_fork"):  # the thread is not in a child, and its lock might be held there for ever
+    os.register_at_fork(after_in_child=_WATCH.__init__)
