@@ -109,7 +109,7 @@ def stopped_after(seconds: float = SECONDS) -> Generator[None]:
 
 
 class _Watch:
-    """One thread that looks at what runs, and ends when nothing has for a while; a thread for each run would cost more."""
+    """One thread that looks at all that runs, and ends when nothing has for a while; a thread for each costs more."""
 
     def __init__(self) -> None:
         self.guard = threading.Lock()
