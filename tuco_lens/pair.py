@@ -1,8 +1,8 @@
 """`ModelPair`: a base and a tuned model side by side, the object that users hold.
 
-Loading is in `models/`, the engine in `engine/contributions.py`, batching in `engine/batches.py`,
-results in `results/measurement.py`. `pair.base` and `pair.tuned` are ordinary TransformerLens
-models; hooks that a user puts on them are respected.
+What it holds is a `LoadedPair` (`models/loaded.py`); the engine is in `engine/contributions.py`, batching in
+`engine/batches.py`, scaling and generation in `steering/`, results in `results/measurement.py`. `pair.base` and
+`pair.tuned` are ordinary TransformerLens models; hooks that a user puts on them are respected.
 """
 
 from __future__ import annotations
@@ -18,28 +18,17 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tuco_lens import __version__
-from tuco_lens.brief import Brief
 from tuco_lens.engine.batches import MeasureOptions, measured_maps
-from tuco_lens.engine.contributions import CacheAccumulator, ContributionCache, lockstep
+from tuco_lens.engine.contributions import ContributionCache, decompose, require_decomposition
 from tuco_lens.engine.metrics import Norm
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.engine.use import guard
-from tuco_lens.errors import InputError, LoadError
-from tuco_lens.models.backends import BackendName, blocks, device_of, dtype_of, run_logits
 from tuco_lens.models.failures import explained
+from tuco_lens.models.loaded import LoadedPair
 from tuco_lens.models.loading import load_pair
 from tuco_lens.models.numerics import warn_below_floor
 from tuco_lens.prompts.chats import TemplateOptions, given_options
-from tuco_lens.prompts.prompt import (
-    Prompt,
-    PromptLike,
-    Truncate,
-    as_prompt_list,
-    fit,
-    is_one_prompt,
-    make_prompt,
-    prompt_name,
-)
+from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, as_prompt_list, fit, is_one_prompt, make_prompt
 from tuco_lens.results.measurement import Measurement, MeasurementSettings, PromptMeasurement
 from tuco_lens.steering.alpha import Alpha, Positions
 from tuco_lens.steering.generating import GenerateOptions, TokenStream
@@ -54,28 +43,12 @@ if TYPE_CHECKING:
     from tuco_lens.plots.template import Theme
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
-IDENTITY_TOLERANCE = 1e-5
-"""x_0 + P_L + F_L may differ from x_L by this share of ‖x_L‖₁ in float32; scaled by eps for other dtypes."""
 
 
 @dataclass(frozen=True)
-class ModelPair(Brief):
-    """A base model and a fine-tune of it, loaded as TransformerLens models of one kind."""
+class ModelPair(LoadedPair):
+    """A base model and a fine-tune of it that are measured and steered together."""
 
-    base: Any
-    """The base model: a HookedTransformer or a TransformerBridge, without weight processing."""
-    tuned: Any
-    """The tuned model, of the same kind."""
-    tokenizer: Any
-    """The tuned model's transformers tokenizer; every prompt goes through it."""
-    backend: BackendName
-    """"hooked" or "bridge"."""
-    base_name: str
-    """What was given as base."""
-    tuned_name: str
-    """What was given as tuned, or as adapter."""
-    eos_token_ids: frozenset[int] = frozenset()
-    """Tokens that end a generated text: those of the tuned model's generation config and of its tokenizer."""
     active_scalings: list[Scaling] = field(default_factory=list["Scaling"], init=False, repr=False, compare=False)
     """Scalings that are on, the innermost last; see `scaled`."""
 
@@ -111,13 +84,12 @@ class ModelPair(Brief):
         Args:
             base: hub id, local directory, local `.gguf`, or a loaded transformers model.
             tuned: the same, for the tuned model. Give either this or `adapter`.
-            adapter: a PEFT adapter (hub id or local directory) for `base`. On the bridge the base
-                weights are in memory once.
+            adapter: a PEFT adapter (hub id or local directory) for `base`, whose weights are in memory once.
             backend: "hooked" (HookedTransformer), "bridge" (TransformerBridge), or "auto": hooked where the
-                installed TransformerLens has it and takes the architecture, else bridge, and says so once.
+                installed TransformerLens has it and there is no adapter, else bridge, and says so once.
             device: where the weights go; by default CUDA if there is one, else the CPU.
             dtype: of the weights; by default float32 on the CPU, else the checkpoint's own.
-            tokenizer: a transformers tokenizer, instead of the tuned checkpoint's.
+            tokenizer: a transformers tokenizer, its hub id or its directory, instead of the tuned checkpoint's.
             trust_remote_code: passed on to transformers.
             allow_pickle: also read weights stored as pickles, which can run code when read.
 
@@ -136,16 +108,8 @@ class ModelPair(Brief):
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,
         )
-        pair = cls(
-            loaded.base,
-            loaded.tuned,
-            loaded.tokenizer,
-            loaded.backend,
-            loaded.base_name,
-            loaded.tuned_name,
-            loaded.eos_token_ids,
-        )
-        with explained(f"cannot measure {pair.base_name!r} and {pair.tuned_name!r}", loaded.config, pair.backend):
+        pair = cls(**vars(loaded))
+        with explained(f"cannot measure {pair.base_name!r} and {pair.tuned_name!r}", pair.config, pair.backend):
             pair.check_identity()
         return pair
 
@@ -154,37 +118,6 @@ class ModelPair(Brief):
         """The embedded pair of small models (see its card, `tuco_lens/demo/CARD.md`): no network, about a second."""
         pair = cls.from_pretrained(DEMO_FOLDER / "base", DEMO_FOLDER / "tuned", backend=backend, device="cpu")
         return replace(pair, base_name="demo/base", tuned_name="demo/tuned")
-
-    @property
-    def n_layers(self) -> int:
-        """L, the number of blocks."""
-        return len(blocks(self.tuned))
-
-    @property
-    def d_model(self) -> int:
-        """Width of the residual stream."""
-        return self.tuned.cfg.d_model
-
-    @property
-    def n_ctx(self) -> int:
-        """Longest prompt that the tuned model takes, in tokens."""
-        return self.tuned.cfg.n_ctx
-
-    @property
-    def device(self) -> torch.device:
-        """Where the token ids go."""
-        return device_of(self.tuned)
-
-    @property
-    def dtype(self) -> str:
-        """dtype of the weights, such as "float32"."""
-        return str(dtype_of(self.tuned)).removeprefix("torch.")
-
-    @property
-    def pad_id(self) -> int:
-        """The id behind shorter prompts of a batch; any id would do, since nothing real sees it."""
-        pad = self.tokenizer.pad_token_id
-        return pad if pad is not None and 0 <= pad < self.tuned.cfg.d_vocab else 0
 
     def prompt(
         self,
@@ -215,21 +148,14 @@ class ModelPair(Brief):
             InputError: if the prompt is empty, too long, or the template does not take it.
         """
         made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index, **template)
-        fitted = fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=self.tuned.cfg.d_vocab)
-        if drift:
-            self._require_base_tokens(fitted, index)
-        return fitted
+        base_d_vocab = self.base.cfg.d_vocab if drift else None
+        d_vocab = self.tuned.cfg.d_vocab
+        return fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=d_vocab, base_d_vocab=base_d_vocab)
 
-    def _require_base_tokens(self, prompt: Prompt, index: int | None) -> None:
-        """Only drift and OutputCo run the base model's embedding, which may lack tokens that fine-tuning added."""
-        size = self.base.cfg.d_vocab
-        lacking = sorted({t for i, t in zip(prompt.token_ids, prompt.tokens, strict=True) if i >= size})
-        if lacking:
-            raise InputError(
-                prompt_name(index),
-                f"the base model's vocabulary of {size} lacks its tokens {', '.join(map(repr, lacking))}",
-                "measure without drift, for TuCo needs only the tuned model's embedding",
-            )
+    def _read(self, prompts: Iterable[PromptLike], first: int | None = 0, **how: Any) -> Iterator[Prompt]:
+        """Each prompt as `prompt` reads it, when it is asked for; errors count from `first`, or name no number."""
+        for place, prompt in enumerate(prompts):
+            yield self.prompt(prompt, index=None if first is None else first + place, **how)
 
     def measure(
         self,
@@ -264,10 +190,7 @@ class ModelPair(Brief):
             InputError: for an empty or too long prompt, with its index. Nothing is measured then.
         """
         listed = as_prompt_list(prompts)
-        ready = [
-            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i, **template)
-            for i, prompt in enumerate(listed)
-        ]
+        ready = list(self._read(listed, chat=chat, system=system, truncate=truncate, drift=drift, **template))
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
         items = tuple(with_progress(self._measured(ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
@@ -291,10 +214,7 @@ class ModelPair(Brief):
 
         The options are those of `measure`; `start_index` is the index that errors give to the first prompt.
         """
-        ready = (
-            self.prompt(prompt, chat=chat, system=system, truncate=truncate, drift=drift, index=i, **template)
-            for i, prompt in enumerate(prompts, start_index)
-        )
+        ready = self._read(prompts, start_index, chat=chat, system=system, truncate=truncate, drift=drift, **template)
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
         return self._measured(ready, options)
 
@@ -329,19 +249,7 @@ class ModelPair(Brief):
             InputError: for a bad prompt, layer or position.
         """
         made = self.prompt(prompt, chat=chat, system=system, **template)
-        kept_layers = _indices(layers, self.n_layers, "layer")
-        kept_positions = _indices(positions, made.n_tokens, "position")
-        return self._decompose(made.token_ids, kept_layers, kept_positions)
-
-    @torch.no_grad()
-    def _decompose(
-        self, token_ids: Sequence[int], layers: Sequence[int], positions: Sequence[int]
-    ) -> tuple[Float[Tensor, "pos d_vocab"], ContributionCache]:
-        accumulate = CacheAccumulator(self.n_layers, layers, positions)
-        ids = torch.tensor([token_ids], device=self.device)  # [1, pos]
-        with lockstep(self.base, self.tuned, accumulate):
-            logits = run_logits(self.tuned, ids)
-        return logits[0], accumulate.result()
+        return decompose(self.base, self.tuned, made.token_ids, layers=layers, positions=positions)
 
     def scaled(self, alpha: Alpha, *, positions: Positions = None, method: Method = "ftc") -> Scaling:
         """Scale what fine-tuning contributes, in everything that is called on `pair.tuned` while this is on.
@@ -363,8 +271,7 @@ class ModelPair(Brief):
             A `Scaling`: use it in a `with`, or call `apply` and `remove`. Of nested ones the innermost alone acts.
 
         Raises:
-            InputError: for an α that is not finite or not one per layer, a layer that does not exist, or positions
-                that cannot be.
+            InputError: for an α that is not finite or not one per layer, and for layers or positions that cannot be.
         """
         settings = scaling_settings(alpha, self.n_layers, positions=positions, method=method)
         return Scaling(self, settings, lambda: method_of(self, settings), open_ended=True)
@@ -421,28 +328,14 @@ class ModelPair(Brief):
         Raises:
             InputError: for a bad prompt, α, position or option, and for beam search.
         """
-        if num_beams != 1:
-            raise InputError(
-                f"num_beams is {num_beams}",
-                "beams change places in the KV cache, and a beam's TuCo would not be one text's",
-                "use num_beams=1, with a temperature for variety",
-            )
         sampling = SamplingOptions(temperature, top_k, top_p, seed)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        options = GenerateOptions(max_new_tokens, sampling, stops, batch_size, use_cache, tuco)
-        listed = as_prompt_list(prompts)
+        options = GenerateOptions(max_new_tokens, sampling, stops, batch_size, use_cache, tuco, num_beams)
         many = alphas is not None or not is_one_prompt(prompts)
-        ready = [
-            self.prompt(p, chat=chat, system=system, index=i if many else None, **template)
-            for i, p in enumerate(listed)
-        ]
+        ready = list(self._read(as_prompt_list(prompts), 0 if many else None, chat=chat, system=system, **template))
         rows = requested_rows(self, ready, alpha=alpha, alphas=alphas, method=method, positions=positions)
         tokens = TokenStream(self, rows, options, hold=not stream)
-        if stream:
-            return tokens
-        for _ in tokens:
-            pass
-        return tokens.generations if many else tokens.generations[0]
+        return tokens if stream else tokens.finished() if many else tokens.finished()[0]
 
     def explore(
         self,
@@ -502,35 +395,5 @@ class ModelPair(Brief):
         )
 
     def check_identity(self) -> float:
-        """Check on one short forward pass that x_0 + P_L + F_L = x_L; returns the relative L1 residual.
-
-        Raises:
-            LoadError: if the residual is over the tolerance, or the pass gives NaN.
-        """
-        last = self.n_layers
-        n_tokens = min(8, self.tuned.cfg.d_vocab, self.n_ctx)
-        first = (self.tuned.cfg.d_vocab - n_tokens) // 2  # ordinary tokens: special ones lie at the vocabulary's ends
-        _, cache = self._decompose(range(first, first + n_tokens), [0], range(n_tokens))
-        rebuilt = cache["resid_pre", 0] + cache["cumulative_ptc", last] + cache["cumulative_ftc", last]
-        actual = cache["resid_pre", last]
-        residual = ((rebuilt - actual).abs().sum() / actual.abs().sum()).item()
-        eps = torch.finfo(dtype_of(self.tuned)).eps
-        tolerance = IDENTITY_TOLERANCE * max(1.0, eps / torch.finfo(torch.float32).eps)
-        if not residual <= tolerance:  # also when it is NaN
-            raise LoadError(
-                f"{self.base_name} and {self.tuned_name} do not decompose",
-                f"x_0 + P_L + F_L differs from x_L by {residual:.2g} of its norm, over {tolerance:.2g}",
-                "check the checkpoints for broken weights, or load them in float32",
-            )
-        return residual
-
-
-def _indices(asked: Sequence[int] | None, size: int, what: str) -> list[int]:
-    if asked is None:
-        return list(range(size))
-    for index in asked:
-        if not -size <= index < size:
-            raise InputError(
-                f"{what} {index} is out of range", f"there are {size}", f"give {what}s from 0 to {size - 1}"
-            )
-    return sorted({index % size for index in asked})
+        """Check on one short pass that x_0 + P_L + F_L = x_L: the relative L1 residual, or LoadError if it is large."""
+        return require_decomposition(self.base, self.tuned, f"{self.base_name} and {self.tuned_name}")

@@ -83,7 +83,9 @@ def test_the_search_finds_a_gotcha(site: tuple[str, list[str]], browser: Any) ->
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(site[0])
-    page.locator("input.md-search__input").press_sequentially("noise floor")  # the page listens to keys, which fill() does not press
+    page.locator("input.md-search__input").press_sequentially(
+        "noise floor"
+    )  # the page listens to keys, which fill() does not press
     page.locator(".md-search-result__item a").first.wait_for()
     found = [link.get_attribute("href") or "" for link in page.locator(".md-search-result__item a").all()]
     assert any("numerics" in link or "gotchas" in link for link in found)

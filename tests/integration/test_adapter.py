@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from tests.architectures import ARCHITECTURES, from_config, make_ids, make_model, make_tokenizer
 from tests.checkpoints import edit_weights, save_adapter, save_checkpoint
 from tuco_lens.errors import LoadError
-from tuco_lens.models.loading import BackendNotice, LoadedPair, load_pair
+from tuco_lens.models.loaded import LoadedPair
+from tuco_lens.models.loading import BackendNotice, load_pair
 
 peft = pytest.importorskip("peft", reason="the package peft (extra `peft`) is not installed")
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from tests.architectures import make_ids, make_model, make_pair, make_tokenizer
 from tests.checkpoints import edit_weights, save_checkpoint
 from tuco_lens.errors import LoadError, PairMismatchError
-from tuco_lens.models.loading import BackendNotice, LoadedPair, load_pair
+from tuco_lens.models.loaded import LoadedPair
+from tuco_lens.models.loading import BackendNotice, load_pair
 
 
 @pytest.fixture(scope="module")

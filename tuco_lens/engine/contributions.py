@@ -1,10 +1,9 @@
 """The exact split of a tuned model's forward pass into PTC and FTC.
 
 `lockstep.py` runs the base model's block beside each block of the tuned model and reports the two. Here the reports
-are added up: `NormAccumulator` turns them into norms (what `ModelPair.measure` keeps), `ContributionCache` into
-vectors (what `ModelPair.run_with_cache` returns). Nothing is kept but the current stream and two sums, so memory does
-not grow with the number of layers. The quantities are defined in `metrics.py`; batches of prompts are in
-`batches.py`.
+are added up: `batch_norms` keeps norms, for `ModelPair.measure`; `decompose` keeps vectors, for
+`ModelPair.run_with_cache`. Nothing else is kept but the current stream and two sums, so memory does not grow with the
+number of layers. The quantities are defined in `metrics.py`; batches of prompts are in `batches.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.engine.metrics import Norm, contribution_ratio, vector_norms
-from tuco_lens.models.backends import run_blocks, run_embedding
+from tuco_lens.errors import InputError, LoadError
+from tuco_lens.models.backends import blocks, device_of, dtype_of, run_blocks, run_embedding, run_logits
 
 
 class _Sums:
@@ -250,3 +250,72 @@ class CacheAccumulator:
     def result(self) -> ContributionCache:
         """The vectors of the pass that has ended."""
         return ContributionCache(self.vectors, self.n_layers, self.positions)
+
+
+@torch.no_grad()
+def decompose(
+    base: Any,
+    tuned: Any,
+    token_ids: Sequence[int],
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+) -> tuple[Float[Tensor, "pos d_vocab"], ContributionCache]:
+    """The tuned model's logits on one prompt, and the vectors of the decomposition that were asked for.
+
+    Args:
+        base: the base model, a TransformerLens model.
+        tuned: the tuned model, of the same kind and shape.
+        token_ids: the prompt.
+        layers: the blocks to keep; all by default. Negative ones count from the end.
+        positions: the positions to keep; all by default. Negative ones count from the end.
+
+    Raises:
+        InputError: for a layer or position that does not exist.
+    """
+    n_layers = len(blocks(tuned))
+    kept = _indices(positions, len(token_ids), "position")
+    accumulate = CacheAccumulator(n_layers, _indices(layers, n_layers, "layer"), kept)
+    ids = torch.tensor([token_ids], device=device_of(tuned))  # [1, pos]
+    with lockstep(base, tuned, accumulate):
+        logits = run_logits(tuned, ids)
+    return logits[0], accumulate.result()
+
+
+def _indices(asked: Sequence[int] | None, size: int, what: str) -> list[int]:
+    if asked is None:
+        return list(range(size))
+    for index in asked:
+        if not -size <= index < size:
+            raise InputError(
+                f"{what} {index} is out of range", f"there are {size}", f"give {what}s from 0 to {size - 1}"
+            )
+    return sorted({index % size for index in asked})
+
+
+IDENTITY_TOLERANCE = 1e-5
+"""x_0 + P_L + F_L may differ from x_L by this share of ‖x_L‖₁ in float32; scaled by eps for other dtypes."""
+
+
+def require_decomposition(base: Any, tuned: Any, name: str) -> float:
+    """Check on one short forward pass that x_0 + P_L + F_L = x_L; returns the relative L1 residual.
+
+    Raises:
+        LoadError: if the residual is over the tolerance, or the pass gives NaN; it calls the pair `name`.
+    """
+    n_layers, d_vocab = len(blocks(tuned)), tuned.cfg.d_vocab
+    n_tokens = min(8, d_vocab, tuned.cfg.n_ctx)
+    first = (d_vocab - n_tokens) // 2  # ordinary tokens: special ones lie at the vocabulary's ends
+    _, cache = decompose(base, tuned, range(first, first + n_tokens), layers=[0])
+    rebuilt = cache["resid_pre", 0] + cache["cumulative_ptc", n_layers] + cache["cumulative_ftc", n_layers]
+    actual = cache["resid_pre", n_layers]
+    residual = ((rebuilt - actual).abs().sum() / actual.abs().sum()).item()
+    eps = torch.finfo(dtype_of(tuned)).eps
+    tolerance = IDENTITY_TOLERANCE * max(1.0, eps / torch.finfo(torch.float32).eps)
+    if not residual <= tolerance:  # also when it is NaN
+        raise LoadError(
+            f"{name} do not decompose",
+            f"x_0 + P_L + F_L differs from x_L by {residual:.2g} of its norm, over {tolerance:.2g}",
+            "check the checkpoints for broken weights, or load them in float32",
+        )
+    return residual

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from tuco_lens.brief import Brief
 from tuco_lens.errors import LoadError
 
 if TYPE_CHECKING:
     import torch
 
     from tuco_lens.models.adapter import Adapter
+    from tuco_lens.models.loaded import LoadedPair
     from tuco_lens.models.sources import LoadOptions, Source
 
-__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "LoadedPair", "load_pair"]
+__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "load_pair"]
 
 BACKENDS = ("auto", "hooked", "bridge")
 """What `backend=` may be."""
@@ -35,28 +35,6 @@ class BackendNotice(UserWarning):
 
 class AdapterNotice(UserWarning):
     """Says that an adapter names another base model than the one given."""
-
-
-@dataclass(frozen=True)
-class LoadedPair(Brief):
-    """A base and a tuned model that `load_pair` has loaded and compared."""
-
-    base: Any
-    """The base model, HookedTransformer or TransformerBridge, in evaluation mode."""
-    tuned: Any
-    """The tuned model, of the same kind."""
-    tokenizer: Any
-    """The tuned model's transformers tokenizer."""
-    backend: Literal["hooked", "bridge"]
-    """The kind of both models."""
-    base_name: str
-    """What the user named as base, for tables and reports."""
-    tuned_name: str
-    """What the user named as tuned, or as adapter."""
-    eos_token_ids: frozenset[int]
-    """Tokens that end a text: those of the tuned model's generation config and of its tokenizer."""
-    config: Any = None
-    """The tuned model's transformers config."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +73,10 @@ def load_pair(
     copies.
 
     Args:
-        base: A hub id, a local directory, a local `.gguf` file, or a loaded transformers model.
-        tuned: The same for the tuned model. Exactly one of `tuned` and `adapter` is given.
-        adapter: A PEFT adapter of the base model: a local directory or a hub id.
-        backend: "hooked" (HookedTransformer), "bridge" (TransformerBridge), or "auto": hooked where the installed
-            TransformerLens has it and takes both configs and there is no adapter, else bridge, with a `BackendNotice`.
-        device: Where both models go; by default where a loaded model is, else CUDA if there is one, else the CPU.
-        dtype: "float32", "bfloat16", "float16" or a torch dtype; by default float32 on the CPU, elsewhere the wider of
-            the two checkpoints' own. A loaded model's own dtype counts on the CPU too.
-        tokenizer: A transformers tokenizer, or a hub id or local directory of one, in place of the tuned model's. By
-            default the tuned model's (with `adapter`, the one beside it), else the base model's.
-        trust_remote_code: Passed to transformers: whether Python code that comes with a checkpoint may run.
-        allow_pickle: Whether weights may be read with pickle, which can run code.
+        base, tuned, adapter, backend, tokenizer, trust_remote_code, allow_pickle: as in `ModelPair.from_pretrained`.
+        device: by default where a loaded model is, else CUDA if there is one, else the CPU.
+        dtype: by default float32 on the CPU, elsewhere the wider of the two checkpoints' own. A loaded model's own
+            dtype counts on the CPU too.
 
     Returns:
         Both models and the tokenizer.
@@ -116,6 +86,7 @@ def load_pair(
         LoadError: One of them cannot be loaded, or not with this backend.
     """
     from tuco_lens.models.files import gguf_parsed_once
+    from tuco_lens.models.loaded import LoadedPair
     from tuco_lens.models.sources import quiet_libraries
 
     _require_choices(tuned, adapter, backend)

@@ -263,6 +263,7 @@ def fit(
     truncate: Truncate | None = None,
     index: int | None = None,
     d_vocab: int | None = None,
+    base_d_vocab: int | None = None,
 ) -> Prompt:
     """The prompt, if the models take it as it is; else cut to the context, if asked.
 
@@ -273,9 +274,10 @@ def fit(
             measured at another token than its end.
         index: The prompt's number, for error messages.
         d_vocab: Size of the tuned model's embedding, in tokens; None leaves the ids unchecked.
+        base_d_vocab: Size of the base model's embedding, which drift and OutputCo run too; None where they do not.
 
     Raises:
-        InputError: if the prompt is too long and `truncate` is None, or if an id is outside the embedding.
+        InputError: if the prompt is too long and `truncate` is None, or if an id is outside an embedding.
     """
     name = prompt_name(index)
     if truncate not in (None, "left", "right"):
@@ -285,7 +287,15 @@ def fit(
         why = f"token id {wrong} is outside the tuned model's vocabulary, 0 … {d_vocab - 1}"
         raise InputError(name, why, "tokenise with the tuned model's own tokenizer")
     if n_ctx is None or prompt.n_tokens <= n_ctx:
-        return prompt
+        kept = prompt
+    else:
+        kept = _cut(prompt, n_ctx, truncate, name)
+    if base_d_vocab is not None:
+        _require_base_tokens(kept, base_d_vocab, name)
+    return kept
+
+
+def _cut(prompt: Prompt, n_ctx: int, truncate: Truncate | None, name: str) -> Prompt:
     if truncate is None:
         why = f"it has {prompt.n_tokens} tokens, and the context is {n_ctx} tokens"
         raise InputError(name, why, "shorten it, or cut it with --truncate left|right (truncate=…)")
@@ -293,6 +303,18 @@ def fit(
         return _keep(prompt, range(n_ctx))
     head = range(int(prompt.has_bos and n_ctx > 1))
     return _keep(prompt, [*head, *range(prompt.n_tokens - n_ctx + len(head), prompt.n_tokens)])
+
+
+def _require_base_tokens(prompt: Prompt, size: int, name: str) -> None:
+    """Refuse tokens that fine-tuning added and the base model's embedding of `size` tokens lacks."""
+    pairs = zip(prompt.token_ids, prompt.tokens, strict=True)
+    lacking = sorted({token for token_id, token in pairs if token_id >= size})
+    if lacking:
+        raise InputError(
+            name,
+            f"the base model's vocabulary of {size} lacks its tokens {', '.join(map(repr, lacking))}",
+            "measure without drift, for TuCo needs only the tuned model's embedding",
+        )
 
 
 def _keep(prompt: Prompt, positions: Sequence[int]) -> Prompt:

@@ -56,8 +56,16 @@ class GenerateOptions:
     """Keep keys and values; without, every pass runs the whole text again."""
     tuco: bool = True
     """Record TuCo and the layer profile of every token; the base blocks then run at every layer."""
+    num_beams: int = 1
+    """1, and no other: see the error."""
 
     def __post_init__(self) -> None:
+        if self.num_beams != 1:
+            raise InputError(
+                f"num_beams is {self.num_beams}",
+                "beams change places in the KV cache, and a beam's TuCo would not be one text's",
+                "use num_beams=1, with a temperature for variety",
+            )
         for name in ("max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
@@ -93,6 +101,12 @@ class TokenStream:
     def close(self) -> None:
         """End the generation early; what is not finished is dropped, and the models are as they were."""
         self._tokens.close()
+
+    def finished(self) -> list[Generation]:
+        """The results, once every token has come."""
+        for _ in self:
+            pass
+        return self.generations
 
     @property
     def generations(self) -> list[Generation]:
