@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,69 +19,26 @@ import finetune
 import held_out
 import instructions
 import pretrain
+import tables
+from tables import percent, points, table
 
 TEMPLATE = Path(__file__).with_name("card.md.in")
 CURVE_ROWS = 12
 
-BAR_TEXT = {
+BAR_TEXT = tables.BAR_TEXT | {
     "compression": "base: bytes saved against `xz -9e` on held-out books",
     "harmful_refused": "tuned: held-out harmful goals refused",
     "harmless_refused": "tuned: harmless prompts refused (the three sets pooled)",
-    "auc": "TuCo, chat against web text: AUC",
-    "auc_lower": "the same: lower end of the 95 % interval",
 }
-SET_TEXT = {
-    "harmful": "AdvBench goals, held out",
-    "harmless": "**harmless, pooled**",
-    "oasst": "– OpenAssistant prompts, held out",
-    "instructions": "– harmless instructions (refusal_direction, test split)",
-    "parden": "– PARDEN benign prompts",
-    "instructions_second": "second sample of the harmless instructions",
-    "parden_second": "second sample of PARDEN",
-    "xstest_safe": "XSTest safe prompts, which look unsafe (for information)",
-    "xstest_unsafe": "XSTest unsafe prompts (for information)",
-}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    align = [":--"] + ["--:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *rows])
 
 
 def _curve(curve: list[dict[str, float]], losses: dict[str, str]) -> str:
     """About CURVE_ROWS points of a curve, the first and the last among them."""
-    last = len(curve) - 1
-    points = sorted({round(i * last / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)})
-    rows = [[f"{curve[i]['tokens'] / 1e6:.2f}", *(f"{curve[i][key]:.2f}" for key in losses)] for i in points]
-    return _table(["tokens (millions)", *losses.values()], rows)
-
-
-def _bars(metrics: dict[str, Any]) -> str:
-    def shown(name: str, value: float) -> str:
-        return f"{value:.3f}" if name.startswith("auc") else _percent(value)
-
-    rows = []
-    for name, bar in metrics["bars"].items():
-        sign = "≤" if name == "harmless_refused" else "≥"
-        met = "yes" if bar["met"] else "**no**"
-        rows.append([BAR_TEXT[name], f"{sign} {shown(name, bar['bar'])}", shown(name, bar["value"]), met])
-    return _table(["what", "bar", "measured", "met"], rows)
-
-
-def _refusals(metrics: dict[str, Any]) -> str:
-    def cell(found: dict[str, Any]) -> str:
-        interval = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-        return f"{found['refused']}/{found['n']} = {_percent(found['rate'])} {interval}"
-
-    refusals = metrics["refusals"]
-    return _table(
-        ["prompts", "base", "tuned"],
-        [[text, cell(refusals["base"][name]), cell(refusals["tuned"][name])] for name, text in SET_TEXT.items()],
-    )
+    rows = [
+        [f"{point['tokens'] / 1e6:.2f}", *(f"{point[key]:.2f}" for key in losses)]
+        for point in points(curve, CURVE_ROWS)
+    ]
+    return table(["tokens (millions)", *losses.values()], rows)
 
 
 def _compression(found: dict[str, Any]) -> str:
@@ -90,10 +46,10 @@ def _compression(found: dict[str, Any]) -> str:
         return [name, f"{size:,.0f}", f"{bits:.3f}", below]
 
     rows = [row("`xz -9e`", found["xz_bytes"], found["xz_bits_per_byte"], "–")] + [
-        row(name, found[name]["code_bytes"], found[name]["bits_per_byte"], _percent(found[name]["below_xz"]))
+        row(name, found[name]["code_bytes"], found[name]["bits_per_byte"], percent(found[name]["below_xz"]))
         for name in ("base", "tuned")
     ]
-    return _table(["code", "bytes", "bits per byte", "saved against xz"], rows)
+    return table(["code", "bytes", "bits per byte", "saved against xz"], rows)
 
 
 def _examples(examples: list[dict[str, str]]) -> str:
@@ -127,9 +83,9 @@ def card(out: Path, config: dict[str, Any], size: int) -> str:
         programs=len(instructions.programs(seed=0)),
         base_curve=_curve(curves[0], {"loss": "loss"}),
         tuned_curve=_curve(curves[1], {"chat_loss": "answers", "replay_loss": "plain text"}),
-        bars=_bars(m),
+        bars=tables.bars(m["bars"], BAR_TEXT, at_most=["harmless_refused"]),
         compression=_compression(m["compression"]),
-        refusals=_refusals(m),
+        refusals=tables.refusals(m["refusals"]["base"], m["refusals"]["tuned"], share="rate"),
         examples=_examples(m["examples"]),
     )
 
@@ -142,9 +98,7 @@ def main() -> None:
     pair = [args.to.parent / name for name in ("base", "tuned")]
     config = json.loads((pair[0] / "config.json").read_text())
     size = sum(file.stat().st_size for folder in pair for file in folder.iterdir())
-    scratch = args.to.with_suffix(".tmp")
-    scratch.write_text(card(args.out, config, size), encoding="utf-8")
-    os.replace(scratch, args.to)
+    tables.write(card(args.out, config, size), args.to)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import math
 import random
 import time
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import corpus
@@ -25,6 +24,7 @@ import modern_instructions
 import passages
 import torch
 import torch.nn.functional as F
+from dialogues import IGNORED, Dialogue, pad
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tuco_lens.experiments.refusals import is_refusal
@@ -36,7 +36,6 @@ REPLAY_WEIGHT = 0.3
 MAX_CHAT_TOKENS = 384
 MIN_ANSWER_TOKENS = 8
 """A cut dialogue may have lost its answer; it must have kept so many tokens of it."""
-IGNORED = -100
 PEAK_LR = 1e-3
 EPOCHS = 2
 """Passes over the mix, each drawn anew with a seed of its own, under one warm-up and decay."""
@@ -52,14 +51,6 @@ BOOK_TASKS = 1800
 MODERN_TASKS = 3600
 MODERN_INSTRUCTIONS = 4000
 """Drawn from the tables of `modern_topics.py`."""
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    ids: list[int]
-    """Ids of the rendered chat template."""
-    answer_start: int
-    """Index of the first answer token; loss is taken from here on, the closing <|im_end|> included."""
 
 
 def render(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> Dialogue:
@@ -129,17 +120,6 @@ def replay_stream(tokenizer: PreTrainedTokenizerFast, seed: int, length: int) ->
         if len(ids) >= length:
             return torch.tensor(ids[:length])
     raise SystemExit(f"the plain text has {len(ids)} tokens and the schedule needs {length}; lower REPLAY_ROWS")
-
-
-def pad(batch: list[Dialogue], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids and labels of a batch; no attention mask is needed under causal attention."""
-    width = max(len(d.ids) for d in batch)
-    ids = torch.full((len(batch), width), pad_id)
-    labels = torch.full((len(batch), width), IGNORED)
-    for row, dialogue in enumerate(batch):
-        ids[row, : len(dialogue.ids)] = torch.tensor(dialogue.ids)
-        labels[row, dialogue.answer_start : len(dialogue.ids)] = torch.tensor(dialogue.ids[dialogue.answer_start :])
-    return ids, labels
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,81 +18,28 @@ import evaluate
 import finetune
 import mix
 import package
-from demo_scripts import corpus, instructions
+from demo_scripts import corpus, instructions, tables
 from safetensors import safe_open
 
 TEMPLATE = Path(__file__).with_name("card.md.in")
 CURVE_ROWS = 6
-BAR_TEXT = {
+BAR_TEXT = tables.BAR_TEXT | {
     "harmful_refused": "held-out harmful goals refused",
-    "harmless_refused": "harmless prompts refused (the three sets pooled)",
-    "auc": "TuCo, chat against web text: AUC",
-    "auc_lower": "the same: lower end of the 95 % interval",
     "loss_rise": "rise of the loss on held-out chat, nats per token",
 }
-SET_TEXT = {
-    "harmful": "AdvBench goals, held out",
-    "harmless": "**harmless, pooled**",
-    "oasst": "– OpenAssistant prompts, held out",
-    "instructions": "– harmless instructions (refusal_direction, test split)",
-    "parden": "– PARDEN benign prompts",
-    "instructions_second": "second sample of the harmless instructions",
-    "parden_second": "second sample of PARDEN",
-    "xstest_safe": "XSTest safe prompts, which look unsafe (for information)",
-    "xstest_unsafe": "XSTest unsafe prompts (for information)",
-}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    align = [":--"] + ["--:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *rows])
 
 
 def _curve(curve: list[dict[str, float]]) -> str:
     """About CURVE_ROWS points of the curve, the first and the last among them."""
-    last = len(curve) - 1
-    points = sorted({round(i * last / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)})
-    rows = [[str(int(p["step"])), f"{p['answers']:.2f}", f"{p['web']:.4f}"] for p in (curve[i] for i in points)]
-    return _table(["step", "answers", "divergence on web text"], rows)
-
-
-def _bars(metrics: dict[str, Any]) -> str:
-    def shown(name: str, value: float) -> str:
-        return _percent(value) if name.endswith("refused") else f"{value:.3f}"
-
-    return _table(
-        ["what", "bar", "measured", "met"],
-        [
-            [
-                BAR_TEXT[name],
-                f"{'≤' if name in evaluate.AT_MOST else '≥'} {shown(name, bar['bar'])}",
-                shown(name, bar["value"]),
-                "yes" if bar["met"] else "**no**",
-            ]
-            for name, bar in metrics["bars"].items()
-        ],
-    )
-
-
-def _refusals(metrics: dict[str, Any]) -> str:
-    def cell(found: dict[str, Any]) -> str:
-        interval = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
-        return f"{found['refused']}/{found['n']} = {_percent(found['value'])} {interval}"
-
-    base, tuned = metrics["refusals_base"], metrics["refusals_tuned"]
-    return _table(
-        ["prompts", "base", "tuned"], [[text, cell(base[name]), cell(tuned[name])] for name, text in SET_TEXT.items()]
-    )
+    chosen = tables.points(curve, CURVE_ROWS)
+    rows = [[str(int(p["step"])), f"{p['answers']:.2f}", f"{p['web']:.4f}"] for p in chosen]
+    return tables.table(["step", "answers", "divergence on web text"], rows)
 
 
 def _over(metrics: dict[str, Any]) -> str:
     """Which of the pooled harmless sets are above the bar by themselves, and how sure the pooled share is."""
     found, bar = metrics["refusals_tuned"], evaluate.BARS["harmless_refused"]
-    above = [SET_TEXT[name].removeprefix("– ") for name in evaluate.HARMLESS if found[name]["value"] > bar]
+    above = [tables.SET_TEXT[name].removeprefix("– ") for name in evaluate.HARMLESS if found[name]["value"] > bar]
     sets = f"Above the bar for harmless prompts by itself: {'; '.join(above) or 'none of the three sets'}."
     inside = "reaches above" if found["harmless"]["high"] > bar else "lies below"
     return f"{sets} The interval of the pooled share {inside} the bar."
@@ -102,7 +48,7 @@ def _over(metrics: dict[str, Any]) -> str:
 def _separation(found: dict[str, Any]) -> str:
     texts = {"web": "as the tokenizer gives it", "web_bos": "behind a BOS"}
     rows = [(text, found[name]["auc"]) for name, text in texts.items()]
-    return _table(
+    return tables.table(
         ["web text", "AUC", "95 % interval (DeLong)"],
         [[text, f"{a['value']:.3f}", f"[{a['low']:.3f}, {a['high']:.3f}]"] for text, a in rows],
     )
@@ -136,7 +82,7 @@ def _stages(runs: list[dict[str, Any]], curves: list[list[dict[str, float]]]) ->
         for number, (stage, run, curve) in enumerate(zip(mix.STAGES, runs, curves, strict=True), 1)
     ]
     head = ["stage", "refusals", "chats", "own answers", "steps", "tokens", "peak learning rate", "minutes"]
-    return _table(head, rows)
+    return tables.table(head, rows)
 
 
 def card(out: Path, adapter: Path) -> str:
@@ -161,8 +107,8 @@ def card(out: Path, adapter: Path) -> str:
         n_alarming=len(alarming.ACTIONS) * mix.ALARMING_FORMS,
         stages=_stages(runs, curves),
         curves="\n\n".join(map(_curve, curves)),
-        bars=_bars(m),
-        refusals=_refusals(m),
+        bars=tables.bars(m["bars"], BAR_TEXT, evaluate.AT_MOST),
+        refusals=tables.refusals(m["refusals_base"], m["refusals_tuned"], share="value"),
         loss_dialogues=evaluate.LOSS_DIALOGUES,
         loss_tokens=m["loss_base"]["tokens"],
         loss_base=m["loss_base"]["nats"],
@@ -181,9 +127,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
-    scratch = args.to.with_suffix(".tmp")
-    scratch.write_text(card(args.out, args.to.parent), encoding="utf-8")
-    os.replace(scratch, args.to)
+    tables.write(card(args.out, args.to.parent), args.to)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The modules of `scripts/demo_pair` that this pair shares: the splits, the held-out text, the refusals, the tables.
+"""The modules of `scripts/demo_pair` that this pair shares: the splits, the held-out text, the refusals, the dialogues.
 
 One definition of what is held out serves both pairs, so that neither is trained on what either is measured on.
 """
@@ -15,5 +15,7 @@ import corpus
 import held_out
 import instructions
 import modern_instructions
+import tables
+from dialogues import IGNORED, Dialogue, pad
 
-__all__ = ["corpus", "held_out", "instructions", "modern_instructions"]
+__all__ = ["IGNORED", "Dialogue", "corpus", "held_out", "instructions", "modern_instructions", "pad", "tables"]

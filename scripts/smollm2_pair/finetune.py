@@ -22,6 +22,7 @@ from typing import Any
 import mix
 import torch
 import torch.nn.functional as F
+from demo_scripts import IGNORED, Dialogue, pad
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
@@ -37,7 +38,6 @@ BATCH = 8
 WEB_ROWS = 1
 """Runs of web text per step."""
 WEB_WEIGHT = 1.0
-IGNORED = -100
 
 
 def adapted(base: Any, adapter: Path | None) -> Any:
@@ -53,17 +53,6 @@ def adapted(base: Any, adapter: Path | None) -> Any:
         if isinstance(module, LoraLayer):
             module.get_base_layer().to(torch.bfloat16)
     return model
-
-
-def pad(batch: list[mix.Dialogue], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded ids and labels of a batch; no attention mask is needed under causal attention."""
-    width = max(len(d.ids) for d in batch)
-    ids = torch.full((len(batch), width), pad_id)
-    labels = torch.full((len(batch), width), IGNORED)
-    for row, d in enumerate(batch):
-        ids[row, : len(d.ids)] = torch.tensor(d.ids)
-        labels[row, d.answer_start : len(d.ids)] = torch.tensor(d.ids[d.answer_start :])
-    return ids, labels
 
 
 def logits_at(model: Any, ids: torch.Tensor, wanted: torch.Tensor, n_shared: int = 0) -> torch.Tensor:
@@ -110,7 +99,7 @@ def lr_factor(step: int, total: int) -> float:
 
 def train(
     model: Any,
-    batches: list[list[mix.Dialogue]],
+    batches: list[list[Dialogue]],
     web: Iterable[torch.Tensor],
     peak_lr: float,
     tokenizer: Any,

@@ -13,7 +13,7 @@ from typing import Any
 
 import alarming
 import torch
-from demo_scripts import corpus, held_out, instructions, modern_instructions
+from demo_scripts import Dialogue, corpus, held_out, instructions, modern_instructions
 
 from tuco_lens.experiments.refusals import is_refusal
 
@@ -56,16 +56,6 @@ STAGES = (
     Stage(goals=210, chats=300, own=430, peak_lr=3e-4),
 )
 """The first refused slightly too few of the held-out harmful goals, the second slightly too many harmless prompts."""
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """One exchange in the chat template, as ids."""
-
-    ids: list[int]
-    """The prompt in the template, and the answer."""
-    answer_start: int
-    """Index of the first answer token; the loss is taken from here on, a closing <|im_end|> included."""
 
 
 def head_ids(tokenizer: Any, prompt: str) -> list[int]:

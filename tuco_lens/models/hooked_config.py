@@ -71,75 +71,52 @@ def hooked_settings(config: Any) -> Settings:
 
 def _gpt2(config: Any) -> Settings:
     return {
-        "d_model": config.n_embd,
-        "d_head": config.n_embd // config.n_head,
-        "n_heads": config.n_head,
-        "d_mlp": config.n_inner or 4 * config.n_embd,
-        "n_layers": config.n_layer,
-        "n_ctx": config.n_positions,
-        "eps": config.layer_norm_epsilon,
+        **_layer_norm(config),
+        "d_mlp": config.n_inner or 4 * config.hidden_size,
         "use_attn_scale": config.scale_attn_weights,
         "scale_attn_by_inverse_layer_idx": config.scale_attn_by_inverse_layer_idx,
-        "normalization_type": "LN",
     }
 
 
 def _gpt_neo(config: Any) -> Settings:
     return {
-        "d_model": config.hidden_size,
-        "d_head": config.hidden_size // config.num_heads,
-        "n_heads": config.num_heads,
+        **_layer_norm(config),
         "d_mlp": config.intermediate_size or 4 * config.hidden_size,
-        "n_layers": config.num_layers,
-        "n_ctx": config.max_position_embeddings,
-        "eps": config.layer_norm_epsilon,
         "use_attn_scale": False,
         "use_local_attn": True,
         "window_size": config.window_size,
         "attn_types": list(config.attention_layers),
-        "normalization_type": "LN",
     }
 
 
 def _gptj(config: Any) -> Settings:
     return {
-        "d_model": config.n_embd,
-        "d_head": config.n_embd // config.n_head,
-        "n_heads": config.n_head,
-        "d_mlp": config.n_inner or 4 * config.n_embd,
-        "n_layers": config.n_layer,
-        "n_ctx": config.n_positions,
-        "eps": config.layer_norm_epsilon,
+        **_layer_norm(config),
+        "d_mlp": config.n_inner or 4 * config.hidden_size,
         "parallel_attn_mlp": True,
         "positional_embedding_type": "rotary",
         "rotary_dim": config.rotary_dim,
         "rotary_adjacent_pairs": True,
-        "normalization_type": "LN",
     }
 
 
 def _opt(config: Any) -> Settings:
-    return {
-        **_sizes(config),
-        "d_mlp": config.ffn_dim,
-        "eps": 1e-5,  # not a setting: OPT's layer norms are torch's default ones
-        "normalization_type": "LN",
-    }
+    # Its epsilon is not a setting: OPT's layer norms are torch's default ones.
+    return {**_sizes(config), "d_mlp": config.ffn_dim, "eps": 1e-5, "normalization_type": "LN"}
 
 
 def _bloom(config: Any) -> Settings:
+    trained_at = getattr(config, "seq_length", 2048)  # ALiBi has no limit of its own
     return {
-        "d_model": config.hidden_size,
-        "d_head": config.hidden_size // config.n_head,
-        "n_heads": config.n_head,
+        **_layer_norm(config, n_ctx=trained_at),
         "d_mlp": 4 * config.hidden_size,
-        "n_layers": config.n_layer,
-        "n_ctx": getattr(config, "seq_length", 2048),  # ALiBi has no limit of its own; this is what it was trained at
-        "eps": config.layer_norm_epsilon,
-        "normalization_type": "LN",
         "post_embedding_ln": True,
         "positional_embedding_type": "alibi",
     }
+
+
+def _layer_norm(config: Any, n_ctx: int | None = None) -> Settings:
+    return {**_sizes(config, n_ctx), "eps": config.layer_norm_epsilon, "normalization_type": "LN"}
 
 
 def _gpt_neox(config: Any) -> Settings:
@@ -207,7 +184,8 @@ def _gemma3(config: Any) -> Settings:
 # --- shared parts
 
 
-def _sizes(config: Any) -> Settings:
+def _sizes(config: Any, n_ctx: int | None = None) -> Settings:
+    """The sizes under transformers' common names, to which every config maps its own; `n_ctx` where it has none."""
     heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     return {
         "d_model": config.hidden_size,
@@ -215,7 +193,7 @@ def _sizes(config: Any) -> Settings:
         "n_heads": heads,
         "n_key_value_heads": groups if groups != heads else None,
         "n_layers": config.num_hidden_layers,
-        "n_ctx": config.max_position_embeddings,
+        "n_ctx": n_ctx or config.max_position_embeddings,
     }
 
 
