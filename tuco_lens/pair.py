@@ -34,7 +34,7 @@ from tuco_lens.steering.alpha import Alpha, Positions
 from tuco_lens.steering.generating import GenerateOptions, TokenStream
 from tuco_lens.steering.generation import Generation
 from tuco_lens.steering.rows import requested_rows
-from tuco_lens.steering.sampling import SamplingOptions
+from tuco_lens.steering.sampling import SamplingOptions, refuse_beams
 from tuco_lens.steering.scaling import Method, Scaling, method_of, scaling_settings
 
 if TYPE_CHECKING:
@@ -328,14 +328,15 @@ class ModelPair(LoadedPair):
         Raises:
             InputError: for a bad prompt, α, position or option, and for beam search.
         """
+        refuse_beams(num_beams)
         sampling = SamplingOptions(temperature, top_k, top_p, seed)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        options = GenerateOptions(max_new_tokens, sampling, stops, batch_size, use_cache, tuco, num_beams)
+        options = GenerateOptions(max_new_tokens, sampling, stops, batch_size, use_cache, tuco)
         many = alphas is not None or not is_one_prompt(prompts)
         ready = list(self._read(as_prompt_list(prompts), 0 if many else None, chat=chat, system=system, **template))
         rows = requested_rows(self, ready, alpha=alpha, alphas=alphas, method=method, positions=positions)
         tokens = TokenStream(self, rows, options, hold=not stream)
-        return tokens if stream else tokens.finished() if many else tokens.finished()[0]
+        return tokens if stream else (tokens.finished() if many else tokens.finished()[0])
 
     def explore(
         self,

@@ -1,4 +1,4 @@
-"""The modules of `scripts/demo_pair` that this pair shares: the splits, the held-out text, the refusals, the dialogues.
+"""What this pair shares with `scripts/demo_pair`: the splits, held-out text, refusals, dialogues, tables of the card.
 
 One definition of what is held out serves both pairs, so that neither is trained on what either is measured on.
 """

@@ -83,9 +83,8 @@ def test_the_search_finds_a_gotcha(site: tuple[str, list[str]], browser: Any) ->
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(site[0])
-    page.locator("input.md-search__input").press_sequentially(
-        "noise floor"
-    )  # the page listens to keys, which fill() does not press
+    # The page listens to keys: a text that fill() sets without any is seen or missed by chance.
+    page.locator("input.md-search__input").press_sequentially("noise floor")
     page.locator(".md-search-result__item a").first.wait_for()
     found = [link.get_attribute("href") or "" for link in page.locator(".md-search-result__item a").all()]
     assert any("numerics" in link or "gotchas" in link for link in found)

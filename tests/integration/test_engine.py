@@ -396,3 +396,8 @@ def test_a_measurement_costs_one_call_of_every_block_and_one_more_of_the_base_fo
         for handle in handles:
             handle.remove()
     assert calls == {"base": (2 if drift else 1) * pair.n_layers, "tuned": pair.n_layers}
+
+
+def test_a_pair_can_be_a_key_though_a_config_cannot(demo_pair: ModelPair) -> None:
+    assert demo_pair.config is not None
+    assert {demo_pair: "found"}[demo_pair] == "found"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,7 +32,8 @@ class LoadedPair(Brief):
     """What was given as tuned, or as adapter."""
     eos_token_ids: frozenset[int] = frozenset()
     """Tokens that end a generated text: those of the tuned model's generation config and of its tokenizer."""
-    config: Any = None
+    # Not compared: configs have no hash, and a pair is hashed.
+    config: Any = field(default=None, repr=False, compare=False)
     """The tuned model's transformers config, where the pair was loaded from one."""
 
     @property

@@ -56,16 +56,8 @@ class GenerateOptions:
     """Keep keys and values; without, every pass runs the whole text again."""
     tuco: bool = True
     """Record TuCo and the layer profile of every token; the base blocks then run at every layer."""
-    num_beams: int = 1
-    """1, and no other: see the error."""
 
     def __post_init__(self) -> None:
-        if self.num_beams != 1:
-            raise InputError(
-                f"num_beams is {self.num_beams}",
-                "beams change places in the KV cache, and a beam's TuCo would not be one text's",
-                "use num_beams=1, with a temperature for variety",
-            )
         for name in ("max_new_tokens", "batch_size"):
             value = getattr(self, name)
             if not is_whole(value) or value < 1:
@@ -103,7 +95,7 @@ class TokenStream:
         self._tokens.close()
 
     def finished(self) -> list[Generation]:
-        """The results, once every token has come."""
+        """Generate what is left, and return all results."""
         for _ in self:
             pass
         return self.generations

@@ -52,6 +52,16 @@ class SamplingOptions:
             raise InputError("top_k or top_p without a temperature", "temperature 0 is greedy", "give a temperature")
 
 
+def refuse_beams(num_beams: int) -> None:
+    """Raise InputError unless `num_beams` is 1, which is no beam search."""
+    if num_beams != 1:
+        raise InputError(
+            f"num_beams is {num_beams}",
+            "beams change places in the KV cache, and a beam's TuCo would not be one text's",
+            "use num_beams=1, with a temperature for variety",
+        )
+
+
 class Sampler:
     """Chooses the next token of every row.
 
