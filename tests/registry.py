@@ -23,6 +23,7 @@ _MODEL_TYPES: Final = {
 """Of classes that several model types share, the one that is tried: not a config of text and images."""
 
 _LAYERS, _HEADS, _WIDTH = 2, 4, 32
+_SHARED: Final = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
 
 _SIZES: Final[dict[str, Any]] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), VOCAB),
@@ -31,7 +32,7 @@ _SIZES: Final[dict[str, Any]] = {
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"), _HEADS),
     "num_key_value_heads": 2,
     "head_dim": 8,
-    **dict.fromkeys(("intermediate_size", "ffn_dim", "moe_intermediate_size", "shared_expert_intermediate_size"), 48),
+    **dict.fromkeys(("intermediate_size", "ffn_dim", "moe_intermediate_size", *_SHARED), 48),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "context_length"), 64),
     "sliding_window": WINDOW,
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
@@ -42,6 +43,8 @@ _SIZES: Final[dict[str, Any]] = {
     **dict.fromkeys(("linear_num_key_heads",), 2),
     **dict.fromkeys(("linear_num_value_heads",), 4),
     **dict.fromkeys(("linear_key_head_dim", "linear_value_head_dim"), 8),
+    # Chunks shorter than the tests' prompts: a state is handed on, and nothing is padded to 256.
+    **dict.fromkeys(("chunk_size", "mamba_chunk_size"), 16),
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
@@ -59,6 +62,8 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "bert": {"is_decoder": True},
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
+    "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64},
+    "nemotron_h": {"mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1, "ssm_state_size": 8},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW},
     "granitemoehybrid": {**_MAMBA, **_HYBRID, "shared_intermediate_size": 48, "position_embedding_type": "rope"},
     "youtu": _LATENT,

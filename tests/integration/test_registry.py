@@ -9,10 +9,12 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoProcessor
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.architectures import from_config, make_ids, make_tokenizer, tuned_from
@@ -44,6 +46,15 @@ NOT_TRIED = {
 }
 CLASSES = buildable()
 ALPHA = 0.4
+
+
+@pytest.fixture(autouse=True)
+def no_program_is_started(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """TransformerLens installs torchvision with pip where a model's processor of images is not found."""
+    started: list[Any] = []
+    monkeypatch.setattr("subprocess.check_call", lambda command, *args, **kwargs: started.append(command))
+    yield
+    assert started == []
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,17 @@ def test_what_a_library_raises_is_one_line_and_no_backend_is_named_that_does_not
     assert "backend=" not in str(it.value)
     with pytest.raises(LoadError, match="hooked"):
         load(base, tuned_from(base), "hooked")
+
+
+@pytest.mark.bridge
+def test_loading_looks_for_no_processor_and_leaves_transformers_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *args, **kwargs: asked.append(args))
+    base = from_config(tiny_config("gemma4_unified"))
+    load(base, tuned_from(base), "bridge")
+    assert asked == []
+    AutoProcessor.from_pretrained("a user's own")
+    assert asked == [("a user's own",)]
 
 
 def everything_is_exact(base: Any, tuned: Any, backend: Any) -> None:

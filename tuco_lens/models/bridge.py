@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
@@ -70,7 +72,7 @@ def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | No
         raise LoadError("cannot make a TransformerBridge", reason, _REMEDY)
     model.set_attn_implementation("eager")
     own = _placeholder_tokenizer() if tokenizer is None else own_tokenizer(tokenizer)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _no_processor():
         bridge: Any = TransformerBridge.boot_transformers(
             _label(model), hf_model=model.eval(), tokenizer=own, device=model.device, dtype=model.dtype
         )
@@ -91,6 +93,27 @@ def class_names(config: Any) -> list[str]:
     found = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     names = [found] if isinstance(found, str) else list(found or ())
     return names + [name for name in getattr(config, "architectures", None) or () if name not in names]
+
+
+@contextlib.contextmanager
+def _no_processor() -> Generator[None]:
+    """Within it, this thread finds no processor of images and sounds: only the text model is measured.
+
+    For a class that takes images too, boot would look its processor up on the hub and, where it finds none, *install
+    torchvision* with pip, which may put another torch in place of the one that is running.
+    """
+    from transformers import AutoProcessor
+
+    here, own, find = threading.get_ident(), vars(AutoProcessor)["from_pretrained"], AutoProcessor.from_pretrained
+
+    def none_here(*args: Any, **kwargs: Any) -> Any:
+        return None if threading.get_ident() == here else find(*args, **kwargs)
+
+    AutoProcessor.from_pretrained = staticmethod(none_here)
+    try:
+        yield
+    finally:
+        AutoProcessor.from_pretrained = own
 
 
 def _label(model: Any) -> str:
