@@ -32,20 +32,35 @@ PATIENCE = 120_000
 
 
 class Visit:
-    """A page opened from a file, and all that it should not have done meanwhile."""
+    """A file opened in a page, and all that it should not have done meanwhile. The page may have shown others before.
 
-    def __init__(self, browser: Any, file: Path, width: int = 1280) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": 900})
-        self.page.set_default_timeout(PATIENCE)
+    A page that opens one address again keeps the scripts that it has compiled there: plotly.js takes over a second, the
+    first time only. Whoever wants that writes each file to the same `file`.
+    """
+
+    def __init__(self, page: Any, file: Path, width: int = 1280) -> None:
+        self.page, self.file = page, file
+        self.page.set_viewport_size({"width": width, "height": 900})
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.dialogs: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self._listeners = {
+            "request": lambda request: self.requests.append(request.url),
+            "pageerror": lambda error: self.complaints.append(str(error)),
+            "console": lambda message: self.complaints.append(message.text),
+            "dialog": lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()),
+        }
+        for event, listener in self._listeners.items():
+            self.page.on(event, listener)
         self.page.goto(file.as_uri())
-        self.file = file
+
+    def leave(self) -> None:
+        """Make the page as good as new for the next visit."""
+        self.page.goto("about:blank")
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        self.page.emulate_media(media="null", color_scheme="light")
+        self.page.mouse.move(0, 0)
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
