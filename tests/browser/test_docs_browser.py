@@ -60,6 +60,7 @@ def window(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     context.close()
 
 
+@pytest.mark.slow
 def test_every_page_loads_from_its_own_host_alone_and_fits_the_window(site: tuple[str, list[str]], window: Any) -> None:
     address, pages = site
     hosts, failed, complaints = set[str](), list[str](), list[str]()

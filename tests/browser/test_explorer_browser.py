@@ -25,6 +25,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 LACKING = [name for name in ("jupyterlab", "ipykernel", "ipywidgets", "anywidget") if find_spec(name) is None]
 pytestmark = [
     *NEEDS_CHROMIUM,
+    pytest.mark.slow,
     pytest.mark.skipif(bool(LACKING), reason=f"not installed: {', '.join(LACKING)} (make test installs them)"),
 ]
 CELLS = (

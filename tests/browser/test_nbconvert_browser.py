@@ -11,7 +11,7 @@ import pytest
 
 from tests.chromium import NEEDS_CHROMIUM
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = [*NEEDS_CHROMIUM, pytest.mark.slow]
 nbconvert = pytest.importorskip("nbconvert", reason="nbconvert is not installed")
 
 CELLS = [

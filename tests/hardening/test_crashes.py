@@ -103,7 +103,9 @@ class _Killer:
                 os._exit(KILLED)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "experiment" else []) for name in COMMANDS]
+)
 def test_a_command_killed_before_any_file_operation_ends_as_if_it_had_not_been(
     inputs: Path, tmp_path: Path, name: str, record_property: Callable[[str, object], None]
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,15 @@ import pytest
 from tests.architectures import make_model, make_tokenizer
 from tests.checkpoints import save_adapter
 from tuco_lens import LoadError, ModelPair
+from tuco_lens.models import adapter_checks
 
 peft = pytest.importorskip("peft", reason="the package peft (extra `peft`) is not installed")
-pytestmark = pytest.mark.bridge
+pytestmark = [pytest.mark.bridge, pytest.mark.timeout(120)]
 
 SLOW = r"(([a-z0-9_.]+)+)+!"
 """Takes `re` longer than anybody waits, on the name of a module."""
 RANK = "a rank is a whole number"
-BUSY = "takes more than 5 s to match"
+BUSY = "takes more than 1 s to match"
 
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "r is text": ({"r": "four"}, RANK),
@@ -73,16 +73,17 @@ def adapter(base: Any, tmp_path: Path) -> Path:
 
 
 def refused(base: Any, adapter: Path) -> str:
-    began = time.monotonic()
     with pytest.raises(LoadError) as caught:
         ModelPair.from_pretrained(base, adapter=adapter, backend="bridge", tokenizer=make_tokenizer())
-    assert time.monotonic() - began < 60
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("case", CONFIGS)
-def test_a_config_that_cannot_be_is_one_line(case: str, base: Any, adapter: Path) -> None:
+def test_a_config_that_cannot_be_is_one_line(
+    case: str, base: Any, adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapter_checks, "_SECONDS", 1)
     edits, reason = CONFIGS[case]
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **edits}), encoding="utf-8")

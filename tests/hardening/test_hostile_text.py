@@ -173,6 +173,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.bridge
+@pytest.mark.timeout(120)  # 100,000 layers took minutes
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_config_that_cannot_be_is_one_line_before_weights_are_read(tmp_path: Path, case: str) -> None:
     folders = [save_checkpoint(tmp_path / name, make_model("llama")) for name in ("base", "tuned")]
@@ -180,12 +181,10 @@ def test_a_config_that_cannot_be_is_one_line_before_weights_are_read(tmp_path: P
     for folder in folders:
         file = folder / "config.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
-    started = time.monotonic()
     with pytest.raises(LoadError, match=reason) as raised:
         load_pair(*folders, backend="bridge")
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 800
-    assert time.monotonic() - started < 60  # 100,000 layers took minutes
 
 
 @pytest.mark.bridge

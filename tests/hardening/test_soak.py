@@ -69,9 +69,8 @@ def test_twenty_thousand_prompts_leave_nothing_behind(
     record_property("grown", f"{grown / (1 << 20):.1f} MiB")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("use", ["scaled", "generate", "run_with_cache"])
-def test_hundreds_of_other_uses_leave_nothing_behind(pair: ModelPair, use: str) -> None:
+def test_a_hundred_other_uses_leave_nothing_behind(pair: ModelPair, use: str) -> None:
     ids = torch.arange(2, 8)[None]
 
     def once(i: int) -> Any:
@@ -82,10 +81,10 @@ def test_hundreds_of_other_uses_leave_nothing_behind(pair: ModelPair, use: str) 
             return pair.generate([2, 3, 4], alpha=i / 1000, max_new_tokens=2).text  # pyright: ignore
         return pair.run_with_cache([2, 3, 4 + i % 50])[1]["ftc", 0].sum().item()
 
-    for i in range(30):
+    for i in range(20):
         once(i)
     hooks, tensors = n_hooks(pair), n_tensors()
-    for i in range(300 if use != "generate" else 100):
+    for i in range(100 if use != "generate" else 40):
         once(i)
     assert n_hooks(pair) == hooks
     assert n_tensors() <= tensors + 8

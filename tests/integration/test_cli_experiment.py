@@ -52,6 +52,7 @@ def test_one_experiment_writes_its_result_its_table_and_the_page(data: Path, tmp
     assert "AUC 1.000 [" in page
 
 
+@pytest.mark.slow
 def test_all_runs_every_experiment_and_seeks_attacks_once(
     data: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,6 +277,7 @@ def test_peak_memory_is_six_streams_and_one_blocks_working_set_whatever_the_dept
 
 
 @pytest.mark.bridge
+@pytest.mark.slow
 def test_a_thousand_measurements_leave_no_tensor_behind() -> None:
     pair = _shared_pair()
 

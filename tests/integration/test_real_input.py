@@ -12,6 +12,7 @@ from tuco_lens import ModelPair
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_chats_have_a_higher_tuco_than_web_text(data_dir: Path) -> None:
     pair = ModelPair.demo()
     web, chats = web_and_chat(pair.tokenizer)

@@ -30,8 +30,6 @@ from tuco_lens.attacks.objective import Objective
 from tuco_lens.pair import DEMO_FOLDER
 from tuco_lens.prompts.prompt import make_prompt
 
-pytestmark = pytest.mark.slow
-
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 FRAMES = [  # before the string longer than the sliding windows of tests/architectures.py
     Frame("", tuple(range(10, 24)), (31, 32, 33), (40, 41, 42)),
