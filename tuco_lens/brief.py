@@ -1,4 +1,4 @@
-"""What an object says of itself when its name is typed: a few lines, and never the numbers of a tensor.
+"""What an object shows when its name is typed: a few lines, and never the numbers of a tensor.
 
 Every result that can be large is a `Brief`. It stands beside `errors.py` since every room needs it: both are how the
 package speaks. What notebooks show besides (tables, cards) is in `plots/cards.py`.
@@ -15,7 +15,7 @@ _WIDTH: Final = 110
 _LINES: Final = 6
 _TEXT: Final = 60
 _SHOWN: Final = 4
-"""Entries of a list that are shown one by one; of a longer one only their number is."""
+"""Most entries of a list that are shown one by one; of a longer list only the length is shown."""
 
 
 class Brief:

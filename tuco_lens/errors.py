@@ -50,7 +50,7 @@ class LoadError(TucoLensError):
 
 
 class PairMismatchError(LoadError):
-    """Two models load, yet are not base and tuned model of one another."""
+    """Two models load, but are not the base and tuned model of one pair."""
 
 
 class InputError(TucoLensError):
@@ -62,7 +62,7 @@ class OutputError(TucoLensError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what is left behind as its message."""
+    """Ctrl-C; the message says what the run leaves behind."""
 
 
 def _one_line(text: str) -> str:

@@ -153,7 +153,7 @@ class ModelPair(LoadedPair):
         return fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=d_vocab, base_d_vocab=base_d_vocab)
 
     def _read(self, prompts: Iterable[PromptLike], first: int | None = 0, **how: Any) -> Iterator[Prompt]:
-        """Each prompt as `prompt` reads it, when it is asked for; errors count from `first`, or name no number."""
+        """Read each prompt as `prompt` does, lazily; errors number the prompts from `first`, if there is one."""
         for place, prompt in enumerate(prompts):
             yield self.prompt(prompt, index=None if first is None else first + place, **how)
 
@@ -309,14 +309,14 @@ class ModelPair(LoadedPair):
             positions: where α acts, as in `scaled`; a role ("system", "user", "assistant", "tool", "template") too.
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
-            max_new_tokens: at most so many tokens.
+            max_new_tokens: most tokens to generate.
             temperature: 0 is greedy.
-            top_k: draw among so many of the likeliest tokens.
-            top_p: draw among the likeliest that have together at least this probability.
-            seed: of the draws; all α of a prompt draw with the same.
+            top_k: draw among this many of the likeliest tokens.
+            top_p: draw among the likeliest tokens that together have at least this probability.
+            seed: of the draws; every α of a prompt gets the same ones.
             stop: strings that end the text.
             batch_size: rows per batch at most; a row is one prompt at one α.
-            use_cache: keep keys and values of both models. Without, the result is the same and slower.
+            use_cache: keep keys and values of both models. Without it the result is the same, only slower.
             tuco: record TuCo, layer profile and probability of every token, from the pass that generated it.
             num_beams: must be 1.
             stream: return a `TokenStream`, which yields every token as it comes, instead.

@@ -277,6 +277,7 @@ def test_bad_input_is_refused_before_anything_is_run_or_written(
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_real_questions_of_both_data_sets_are_answered_as_by_a_plain_loop(data_dir: Path) -> None:
     pair = ModelPair.demo()
     asked = load_tasks([data_dir / "mwe", data_dir / "mmlu"], ["narcissism", "high_school_physics"])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import Measurement
 
 REST: Final = "biases, norms"
-"""Column of what is no matrix: biases and gains of the norms, pooled."""
+"""Column of all that is not a matrix: biases and the gains of norms, pooled."""
 
 _FIRST: Final = ("W_Q", "W_K", "W_V", "W_O", "W_gate", "W_in", "W_out")
 # What transformers and the bridge call them: the last part of the name, or the last two.
@@ -184,7 +184,7 @@ def weight_changes(pair: ModelPair) -> WeightChanges:
 
 @dataclass
 class _Pool:
-    """Sums of squares of matrices that are looked at together."""
+    """Sums of squares over the matrices of one cell."""
 
     change: float = 0.0
     size: float = 0.0

@@ -139,7 +139,7 @@ def _options(
 
 
 def limited_attacks(limit: int | None) -> int:
-    """How many attack strings are sought in a run of so many prompts, unless a number is given."""
+    """How many attack strings a run with this limit of prompts seeks, unless a number is given."""
     from tuco_lens.experiments.attacks_of import AttackOptions
 
     n = AttackOptions().n_strings

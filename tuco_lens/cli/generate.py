@@ -41,9 +41,9 @@ class Sampling:
     temperature: float
     """0 is greedy."""
     top_k: int | None
-    """Draw among so many."""
+    """Draw among this many of the likeliest tokens."""
     top_p: float | None
-    """Draw among those of at least this probability together."""
+    """Draw among the likeliest tokens that together have at least this probability."""
     seed: int
     """Of the draws."""
 

@@ -39,7 +39,7 @@ def load(
         name: a name of `tuco_lens.data.SETS`.
         parts: parts of it, such as languages, behaviours, or models; by default those that the set names, mostly all.
         folder: the local folder of all data sets.
-        limit: at most so many records of each part. Reading stops there, unless they are drawn.
+        limit: most records of each part. Reading stops there, unless they are drawn at random.
         seed: draw them at random, in the order of the set, instead of taking the first. The draw depends on the seed
             and the name alone: parts that are parallel line by line, as translations are, stay so.
 

@@ -56,7 +56,7 @@ class Dataset(Brief):
     licence: str
     """What its authors allow, in a word."""
     limit: int | None = None
-    """At most so many records of each part; None for all."""
+    """Most records of each part; None for all."""
     seed: int | None = None
     """Seed of the draw; None for the first ones."""
 

@@ -1,4 +1,4 @@
-"""Running out of memory: going on with smaller batches. What it looks like is in `models/failures.py`."""
+"""When memory runs out: go on with smaller batches. What such an error looks like is in `models/failures.py`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class FittingBatches:
 
 
 def smaller_batch(size: int, error: Exception, what: str) -> int:
-    """How many rows to try after an error with so many; an error that is not for want of memory is raised again.
+    """How many rows to try after running out of memory with `size` of them; any other error is raised again.
 
     Raises:
         InputError: if it was a single row.
@@ -65,7 +65,7 @@ def smaller_batch(size: int, error: Exception, what: str) -> int:
 
 
 def split(rows: list[RowT], size: int) -> list[list[RowT]]:
-    """The rows in parts of at most so many."""
+    """The rows in parts of at most `size`."""
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 

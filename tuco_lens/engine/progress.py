@@ -1,4 +1,4 @@
-"""A progress bar on stderr, where somebody looks at one: in terminals and notebooks."""
+"""A progress bar on stderr, shown only in terminals and notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread at a time on a model: hooks, scalings and exchanged weights of one never reach another's numbers.
+"""One thread at a time uses a model, so one thread's hooks, scalings and weights never reach another's numbers.
 
 A thread that measures, generates, scores or calls a model has it to itself for the length of that pass; others wait. A
 scaling that a user has opened has no such length: others are told that the model is in use. Within one thread, uses
@@ -19,7 +19,7 @@ from tuco_lens.errors import InputError
 
 
 class Use:
-    """A lock that the thread which holds it may take again, and that knows whether anybody can say when it ends."""
+    """A re-entrant lock that knows whether its holder's use ends by itself or is open-ended."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -77,7 +77,7 @@ def using(*models: Any) -> Generator[None]:
 
 
 def guard(*models: Any) -> None:
-    """From now on calls of these models wait for one another's passes in other threads; they are one thing to wait for.
+    """From now on, calls of these models wait for passes of any of them in other threads: they share one lock.
 
     With a lock each, two threads that need both could wait for each other.
     """

@@ -82,7 +82,7 @@ def attack_words(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def attacked(goals: Sequence[str], attacks: Sequence[str], options: AttackOptions) -> list[str]:
-    """Each goal with one attack string, the strings in turn: so the prompts are as many as the goals."""
+    """Each goal with one attack string, taken in turn: one prompt for each goal."""
     return [with_attack(goal, attacks[i % len(attacks)], options.gcg.place) for i, goal in enumerate(goals)]
 
 

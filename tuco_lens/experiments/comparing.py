@@ -107,7 +107,7 @@ def _n_chunks(sizes: Sequence[int]) -> int:
 def _nulls(
     pair: ModelPair, groups: Mapping[str, Sequence[Prompt]], step: Step, run: RunOptions, nulls: NullOptions
 ) -> dict[str, tuple[Mapping[str, Values], ...]]:
-    if not differs(pair):  # base against itself: there is no change to make null
+    if not differs(pair):  # base against itself: there is no change to take apart
         return {}
     few = {name: spread(prompts, nulls.limit) for name, prompts in groups.items()}
     seeds = range(nulls.seeds)

@@ -1,4 +1,4 @@
-"""Null controls: pairs whose tuned model differs from the base by as much as the real one, and for no reason.
+"""Null controls: pairs whose tuned model differs from the base by as much as the real one, but means nothing.
 
 `noise`: base against base plus Gaussian noise, each matrix's noise with the norm of the real change of that matrix.
 `shuffled`: the real changes, each given to another layer. Both keep embedding, final norm and unembedding of the tuned

@@ -64,7 +64,7 @@ def fitting(
         prompts: as `ModelPair.prompt` takes them.
         chat: put texts into the chat template, as the user's message.
         system: system prompt of every chat.
-        limit: at most so many; None for all.
+        limit: most prompts to return; None for all.
         room: tokens that are kept free, for what is generated.
     """
     kept: list[Prompt] = []

@@ -173,7 +173,7 @@ class Viewer:
 
 
 def _state_of(pair: ModelPair) -> tuple[int, ...]:
-    """Numbers that are others once a hook is put on a model or taken off, or a weight is written to."""
+    """Numbers that change when a hook is put on a model or taken off it, or a weight is written to."""
     found: list[int] = []
     for model in (pair.base, pair.tuned):
         for module in model.modules():

@@ -51,7 +51,7 @@ class Explorer:
         theme: Theme = "light",
     ) -> None:
         _check(pair, prompt, max_new_tokens)
-        look(theme)  # refuses one that there is not
+        look(theme)  # refuses an unknown theme
         alphas = layer_alphas(alpha, pair.n_layers)
         self.viewer = Viewer(pair)
         self.theme: Theme = theme

@@ -1,4 +1,4 @@
 """From what a user names to two TransformerLens models: loading, adapters, backends, and the catalogue of known pairs.
 
-`loading.py` has the one entry, `load_pair`; `backends.py` is all that the rest of the package knows of a model's kind.
+`load_pair` in `loading.py` is the only entry; all that other rooms know of a model's kind is in `backends.py`.
 """

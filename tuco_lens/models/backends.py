@@ -46,14 +46,14 @@ def dtype_of(model: Any) -> torch.dtype:
 
 
 class _BlocksDone(Exception):
-    """Raised behind the last block, to leave out the final norm and the unembedding."""
+    """Raised after the last block, to skip the final norm and the unembedding."""
 
 
 def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
-    """One forward pass for its hooks' sake, which ends with the last block.
+    """Run a forward pass up to the last block, for what its hooks do.
 
-    The unembedding of even one position reads the whole matrix, which tells with a short prompt on a small model; and
-    there is no one way to leave it out that both kinds of model and every architecture take.
+    Unembedding even one position reads the whole matrix, a noticeable cost for a short prompt on a small model, and no
+    argument leaves it out on both kinds of model and every architecture.
     """
 
     def stop(*_: Any) -> None:

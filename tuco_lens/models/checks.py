@@ -1,4 +1,4 @@
-"""Are two models base and tuned model of one another? Pure comparisons that name both values when they are not.
+"""Are two models the base and tuned model of one pair? Pure comparisons, which name both values when they are not.
 
 Each config is looked at when it is read (`require_sane_config`). `load_pair` compares the two before any weights are
 read (`require_same_structure`), then the tensors' names and shapes (`require_same_tensors`), then the values
@@ -256,7 +256,7 @@ def _window(config: Any) -> Any:
 
 
 def equal_settings(one: Any, other: Any) -> bool:
-    """Equality that forgives the rounding of a config's numbers to float32, as in GGUF files."""
+    """Equality up to rounding of the numbers to float32, as GGUF files store them."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(equal_settings(value, other[key]) for key, value in one.items())
     if isinstance(one, float) or isinstance(other, float):

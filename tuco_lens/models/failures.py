@@ -28,9 +28,9 @@ _LONGEST_CAUSE: Final = 160
 
 @contextmanager
 def explained(what: str, config: Any, backend: str) -> Generator[None]:
-    """Whatever is raised within, by libraries that meet a model they do not take, as a LoadError.
+    """Turn whatever a library raises in the block, for a model that it cannot run, into a LoadError.
 
-    Errors of this package and those of memory pass as they are.
+    Errors of this package, and running out of memory, are passed on unchanged.
 
     Args:
         what: How the message opens.

@@ -33,7 +33,7 @@ def is_pickle(name: str) -> bool:
 
 
 def inspect_directory(path: Path, what: str, *, allow_pickle: bool) -> None:
-    """Refuse a directory that cannot be loaded, or not safely; `what` opens the message of the error.
+    """Refuse a directory that cannot be loaded, or not without risk; `what` opens the error's message.
 
     Raises:
         LoadError: The directory is empty, has no `config.json`, holds an adapter, holds no weights, holds weights only
@@ -107,7 +107,7 @@ def checkpoints_remedy(path: Path, name: str) -> str | None:
 
 
 def require_whole_safetensors(path: Path, what: str) -> None:
-    """Read the header of one safetensors file, which tells truncation and damage without reading the tensors.
+    """Read the header of one safetensors file, which shows truncation and damage without reading the tensors.
 
     Raises:
         LoadError: The file is missing, or is not a whole safetensors file.

@@ -39,7 +39,7 @@ class AdapterNotice(UserWarning):
 
 @dataclass(frozen=True)
 class _Plan:
-    """All that is known before the weights are read."""
+    """What is known before any weights are read."""
 
     base: Source
     base_config: Any
@@ -63,7 +63,7 @@ def load_pair(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
 ) -> LoadedPair:
-    """Load a base model and its fine-tune, and see that they are a pair.
+    """Load a base model and its fine-tune, and check that they are a pair.
 
     Configs are compared before any weights are read, so that a mismatch costs no download. No weight is processed.
     A loaded transformers model is never changed: what is hooked is a copy that shares its weights.
@@ -141,7 +141,7 @@ def _planned(
 
 
 def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned_config: Any) -> tuple[Any, Any]:
-    """Of each of the two the loaded model, whose dtype is real, else the config, which says what is saved."""
+    """For each model: itself if it was given loaded (its dtype is real), else its config (which says what is saved)."""
     ours = base.location if base.kind == "loaded" else base_config
     if getattr(tuned, "kind", None) == "loaded":
         return ours, cast("Source", tuned).location
@@ -187,7 +187,7 @@ def _unsupported(backend: str, plan: _Plan) -> str | None:
 
 
 def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
-    """Load, check and convert one model after the other, so that never more than one is there twice."""
+    """Load, check and convert one model after the other, so that at most one is in memory twice at any time."""
     from tuco_lens.models.checks import require_same_tensors, tensor_shapes
 
     hf_base = _sound_model(plan.base, plan.base_config, plan)
@@ -252,9 +252,9 @@ def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
 
 
 def _same(hf_model: Any, backend: str, plan: _Plan, name: str) -> Any:
-    """The converted model, whose logits are those that the transformers model had.
+    """Convert the model, and check that its logits are those of the transformers model.
 
-    TransformerLens' bridges compute some architectures in another way than transformers; `to_hooked` looks itself.
+    TransformerLens' bridges compute some architectures differently; `to_hooked` makes this check by itself.
     """
     from tuco_lens.models.failures import explained, model_class, remedy
     from tuco_lens.models.numerics import logit_error, logit_tolerance

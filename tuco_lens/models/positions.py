@@ -1,4 +1,4 @@
-"""What of a model's positions depends on more than the token's own place: on how long the text is, and on which model.
+"""Where positions depend on more than a token's own place: on how long the text is, and on which of the two models.
 
 Two rotary types take other angles once a text is longer than a length in the config: `longrope` has a second set of
 them, `dynamic` stretches them with every further token. So a prompt beside a longer one, or behind a cached beginning
@@ -46,7 +46,7 @@ def _handed(model: Any) -> dict[str, Any]:
 def stands_alone(*models: Any) -> bool:
     """Whether a text is to be run by itself and from its beginning, where texts of other lengths may be beside it.
 
-    So where an angle depends on how long the text is, within the models' contexts, or blocks keep running states.
+    It is where an angle depends on how long the text is, within the models' contexts, or blocks keep running states.
     """
     longest = max(model.cfg.n_ctx for model in models)
     kind = length_kind(*models)

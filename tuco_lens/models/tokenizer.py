@@ -25,7 +25,7 @@ __all__ = ["find_tokenizer"]
 _PROBE, _GROWTH = 2_000, 1_000
 """Characters of the texts that patterns are tried on, and how many times longer they may become."""
 _MOST_PATTERNS, _LONGEST_PLAIN = 12, 500
-"""Of what published tokenizers have, and more; they are not tried."""
+"""Most patterns, and their longest text, that are taken without a trial: more than published tokenizers have."""
 _UNITS = (" ", "\n", "a", "A", "0", ".", "é", "漢", "aB0 ", "a b", "\r\n\t")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 

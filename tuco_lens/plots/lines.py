@@ -59,7 +59,7 @@ def title_lines(title: str) -> list[str]:
 
 
 def as_float32(values: ArrayLike) -> Float32[np.ndarray, " value"]:
-    """What figures are sent: a flat array."""
+    """The values as figures are sent them: a flat array."""
     return np.asarray(values, dtype=np.float32).ravel()
 
 

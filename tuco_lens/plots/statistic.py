@@ -84,7 +84,7 @@ def missing_note(values: Float32[np.ndarray, "*shape"]) -> str:
 
 
 def float32(tensor: Float[Tensor, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """What figures are sent."""
+    """The tensor as figures are sent it."""
     return tensor.detach().cpu().float().numpy()
 
 

@@ -46,7 +46,7 @@ _CLOSED: Final = (
 
 
 class PromptNotice(UserWarning):
-    """What was made of a prompt that can be meant in two ways; said once."""
+    """Says how a prompt that can be meant in two ways was read; shown once."""
 
 
 class TemplateOptions(TypedDict, total=False):

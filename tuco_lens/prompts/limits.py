@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 SECONDS: Final = 10.0
-"""For one run; what is sane takes a thousandth of it."""
+"""Time for one run; a sane template takes a thousandth of it."""
 BYTES: Final = 1 << 30
-"""That one run may take beside what the process has."""
+"""Memory that one run may take beyond what the process already has."""
 _LOOK_EVERY, _IDLE_LOOKS = 0.05, 20
 """Seconds between looks at what runs, and after how many without any the looking ends."""
 _FINE, _FAILED, _NO_MEMORY = 0, 1, 2

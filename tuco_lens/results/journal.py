@@ -109,7 +109,7 @@ class Journal:
 
 
 def check_resumable(path: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Raises `OutputError` if the journal belongs to another run, as far as `fingerprint` goes; it may be a part."""
+    """Raises `OutputError` if the journal belongs to another run, judged by `fingerprint` or the part of it given."""
     if not path.exists():
         return
     with output_errors(path), path.open("rb") as file:

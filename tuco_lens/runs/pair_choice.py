@@ -1,4 +1,4 @@
-"""Which pair a run is on: named by options, not loaded yet, and told from others by what its files hold.
+"""Which pair a run uses: named by options, not loaded yet, and identified by what its files hold.
 
 The command line makes a `PairChoice` of its options (`cli/options.py`). The models' libraries are imported when it is
 loaded and not before.

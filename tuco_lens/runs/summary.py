@@ -25,7 +25,7 @@ class Spread:
     """The greatest."""
 
     def add(self, value: float | None) -> None:
-        """Counts a value; None is none."""
+        """Counts a value; None is skipped."""
         if value is not None:
             self.n_values += 1
             self.total += value
@@ -33,7 +33,7 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """NaN of no values."""
+        """NaN if there are no values."""
         return self.total / self.n_values if self.n_values else math.nan
 
 

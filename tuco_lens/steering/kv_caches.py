@@ -138,7 +138,7 @@ def block_cache(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 
 
 def cached_tokens(cache: Any, layer: int) -> int | None:
-    """How many tokens a block's cache holds for that layer, in tokens; None of a layer that keeps only a state."""
+    """Tokens that a block's cache holds for a layer; None where the layer keeps only a running state."""
     if not hasattr(cache, "get_seq_length"):
         return cache.past_keys.shape[1]
     held = cache.layers[layer : layer + 1]

@@ -17,7 +17,7 @@ from torch import Tensor
 from tuco_lens.errors import InputError
 
 MAX_SEED = 2**32
-"""Of either sign; times the number of rows it must fit 64 bits."""
+"""Largest seed, of either sign: multiplied by the number of rows it must fit into 64 bits."""
 
 
 def is_whole(value: object) -> bool:
@@ -32,9 +32,9 @@ class SamplingOptions:
     temperature: float = 0.0
     """0 is greedy; else logits are divided by it."""
     top_k: int | None = None
-    """Draw among so many of the likeliest tokens."""
+    """Draw among this many of the likeliest tokens."""
     top_p: float | None = None
-    """Draw among the likeliest tokens that have together at least this probability."""
+    """Draw among the likeliest tokens that together have at least this probability."""
     seed: int = 0
     """Of the draws; the same seed gives the same text."""
 
@@ -67,7 +67,7 @@ class Sampler:
 
     Args:
         options: how.
-        streams: of each row, what tells its draws from another row's; rows with the same one draw alike.
+        streams: one number for each row; rows with the same number get the same draws.
         device: of the logits.
     """
 

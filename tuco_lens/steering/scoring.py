@@ -1,4 +1,4 @@
-"""Logits of answer tokens behind many prompts, at one α, with what the prompts begin with alike computed once.
+"""Logits of answer tokens behind many prompts, at one α; the beginning that the prompts share is computed once.
 
 The α sweep (`sweep/`) asks which of a few answer tokens is the likeliest next token. The prompts of a task share a long
 beginning (five worked examples, or a chat template's system part): it is found on the token ids, its keys and values
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def shared_beginning(token_rows: Sequence[Sequence[int]]) -> int:
-    """How many tokens all rows begin with alike, in tokens; at least one token of every row is left over."""
+    """The number of tokens that all rows share at their beginning; at least one token of every row is left over."""
     if len(token_rows) < 2:
         return 0
     length = min(len(row) for row in token_rows) - 1

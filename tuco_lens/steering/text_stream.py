@@ -26,7 +26,7 @@ class TextStream:
         self._given = 0
 
     def add(self, token_id: int) -> str:
-        """Take the next token; returns what of the text is certain and was not returned before."""
+        """Take the next token; returns the part of the text that has become certain with it."""
         self._ids.append(token_id)
         # Cleaning up would change text that has been given already (a space before a full stop).
         text: str = self.tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -45,7 +45,7 @@ class TextStream:
         return part
 
     def _certain(self) -> int:
-        """How much of the text no further token can change."""
+        """The number of characters that no further token can change."""
         end = len(self.text)
         while end > 0 and self.text[end - 1] == _INCOMPLETE:
             end -= 1

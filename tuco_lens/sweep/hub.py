@@ -68,7 +68,7 @@ def hub_rows(dataset: str, *args: str, **options: Any) -> Iterator[Mapping[str, 
     Args:
         dataset: its id, for error messages.
         args: what to load.
-        options: and how, `split` among them, so that what comes is one list of rows.
+        options: how to load it, `split` among them, so that the result is one list of rows.
 
     Raises:
         InputError: if `datasets` is not installed, or the hub cannot be reached, now or while the rows are read.

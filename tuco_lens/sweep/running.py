@@ -57,7 +57,7 @@ def sweep(
     """Ask every question under every α and keep which answer the scaled model gives (paper §5.1).
 
     The answer is the one whose token has a strictly higher probability than those of all others; a tie gives none, and
-    counts as wrong. What the prompts of a task begin with alike is computed once for each α.
+    counts as wrong. The beginning that the prompts of a task share is computed once for each α.
 
     Args:
         pair: the pair.
