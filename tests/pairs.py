@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tuco_lens import ModelPair
+from tuco_lens.pair import DEMO_FOLDER
 
 VOCAB = 300
 CONTEXT = 64
@@ -56,3 +57,15 @@ def tiny_pair(backend: str = "hooked", strength: float = 0.2, **sizes: int) -> M
     """A random pair on one backend."""
     base = tiny_llama(**sizes)
     return ModelPair.from_pretrained(base, tuned_copy(base, strength), tokenizer=byte_tokenizer(), backend=backend)
+
+
+def thin_pair(n_ctx: int) -> ModelPair:
+    """A random pair of two thin layers, with the tokenizer of the demo pair: what commands run on in its place."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=n_ctx, architectures=["LlamaForCausalLM"])
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        models.append(LlamaForCausalLM(config).eval())
+    tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tuned")
+    return ModelPair.from_pretrained(*models, tokenizer=tokenizer, device="cpu")

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from tests.pairs import thin_pair
 from tuco_lens.cli.app import run
 from tuco_lens.cli.terminal import plain, show_table
 from tuco_lens.errors import TucoLensError
-from tuco_lens.pair import DEMO_FOLDER, ModelPair
+from tuco_lens.pair import ModelPair
 from tuco_lens.runs import measure as runs_measure
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
 COLUMNS = ["index", "prompt", "n_tokens", "tuco", "preco", "beta", "truncated"]
 HOSTILE = [
@@ -39,28 +40,9 @@ HOSTILE = [
 real_demo = ModelPair.demo
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Two threads spin on each other where other work takes the processors: 22 s of processor time for 0.6 s, once."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tiny_pair() -> ModelPair:
-    """A random pair of two thin layers, with the tokenizer of the demo pair."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=256, architectures=["LlamaForCausalLM"])
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tuned")
-    models = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        models.append(LlamaForCausalLM(config).eval())
-    return ModelPair.from_pretrained(*models, tokenizer=tokenizer, device="cpu")
+    return thin_pair(256)
 
 
 @pytest.fixture(autouse=True)

@@ -7,49 +7,31 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from tests.pairs import thin_pair
 from tuco_lens.cli.alphas import parse_alpha
 from tuco_lens.cli.app import run
 from tuco_lens.cli.generate import COLUMNS
 from tuco_lens.cli.token_view import COLOUR_RANGE, Piece, TokenView
 from tuco_lens.errors import InputError
-from tuco_lens.pair import DEMO_FOLDER, ModelPair
+from tuco_lens.pair import ModelPair
 from tuco_lens.steering.alpha import layer_alphas
 from tuco_lens.steering.generating import TokenStream
 from tuco_lens.steering.generation import Generation
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPT = "Name three rivers."
 HOSTILE = "[bold red]x[/] \x1b[31m\x1b]0;title\x07 \u202eabc \x9b2J\r\n:skull:"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tiny_pair() -> ModelPair:
-    """A random pair of two thin layers, with the tokenizer of the demo pair."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=64, architectures=["LlamaForCausalLM"])
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tuned")
-    models = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        models.append(LlamaForCausalLM(config).eval())
-    return ModelPair.from_pretrained(*models, tokenizer=tokenizer, device="cpu")
+    return thin_pair(64)
 
 
 @pytest.fixture(autouse=True)

@@ -5,38 +5,25 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 
+from tests.pairs import thin_pair
 from tuco_lens.cli.app import run
-from tuco_lens.pair import DEMO_FOLDER, ModelPair
+from tuco_lens.pair import ModelPair
 from tuco_lens.sweep import SweepResult, load_tasks, running, sweep
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FILES = ["accuracy.csv", "accuracy.html", "delta.csv", "delta.html", "sweep.json"]
 GOOD = {"prompt": "Is it?", "answers": ["Yes", "No"], "target": "Yes"}
 
 
 @pytest.fixture(scope="module")
-def tiny_pair() -> Iterator[ModelPair]:
-    """A random pair of two thin layers, with the tokenizer of the demo pair."""
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=128, architectures=["LlamaForCausalLM"])
-    tokenizer = AutoTokenizer.from_pretrained(DEMO_FOLDER / "tuned")
-    models = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        models.append(LlamaForCausalLM(config).eval())
-    yield ModelPair.from_pretrained(*models, tokenizer=tokenizer, device="cpu")
-    torch.set_num_threads(before)
+def tiny_pair() -> ModelPair:
+    return thin_pair(128)
 
 
 @pytest.fixture(autouse=True)

@@ -8,26 +8,17 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
-import torch
 
 from tests.doc_blocks import PAGES, REPOSITORY, PageRun, assert_same_output, blocks_of, furnish, needs_of
 from tuco_lens.pair import ModelPair
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WIDTH = "80"
 """Columns of the terminal that the pages show."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

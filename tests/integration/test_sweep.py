@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tuco_lens.sweep import PAPER_ALPHAS, Question, SweepResult, Task, load_task
 from tuco_lens.sweep.preparing import prepare
 from tuco_lens.sweep.running import DroppedShotsWarning
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 THINGS = ("rain", "bread", "a dog", "the sea", "snow", "a long and winding road", "tea", "my hat", "noon", "fire")
 
@@ -32,14 +32,6 @@ def task(name: str = "nice", n: int = 10, **fields: Any) -> Task:
 @pytest.fixture(params=BACKENDS)
 def pair(request: pytest.FixtureRequest) -> ModelPair:
     return tiny_pair(request.param)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def plain_loop(pair: ModelPair, asked: Task, alpha: float, answers: list[str]) -> list[int]:

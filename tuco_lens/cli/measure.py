@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -15,12 +15,14 @@ from tuco_lens.cli.options import (
     takes_pair,
     takes_reading,
 )
-from tuco_lens.cli.summary import show_summary
-from tuco_lens.cli.terminal import complain, say
+from tuco_lens.cli.terminal import complain, say, show_table
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.files import PromptSource
 from tuco_lens.runs.measure import HTML_PROMPTS, MeasureJob, run_measure
 from tuco_lens.runs.pair_choice import PairChoice
+from tuco_lens.runs.summary import Spread, Summary
+
+_NAMES: Final = {"tuco": "TuCo", "beta": "β", "output_co": "OutputCo"}
 
 
 @takes_pair()
@@ -86,10 +88,27 @@ def measure(
         )
     )
     say(f"base {done.settings.base}, tuned {done.settings.tuned} ({done.settings.backend}, {done.settings.dtype})")
-    show_summary(done.summary, done.settings.dtype)
+    _show_summary(done.summary, done.settings.dtype)
     say(f"wrote {out}")
     if html is not None:
         if done.n_reported < done.summary.n_prompts:
             shown = f"the first {done.n_reported} of {done.summary.n_prompts} prompts"
             complain("note", f"{html} shows {shown}; {out} has all")
         say(f"wrote {html}")
+
+
+def _show_summary(summary: Summary, dtype: str) -> None:
+    """Prints counts and spreads; says on stderr if values are too small for the dtype of the weights."""
+    say(f"{summary.n_prompts} prompts, {summary.n_tokens} tokens")
+    rows = ([_NAMES[column], *_cells(spread)] for column, spread in summary.spreads.items())
+    show_table([("", False), ("mean", True), ("min", True), ("max", True)], rows)
+    if summary.n_below_floor:
+        remedy = "read them as 0" if dtype in ("float32", "float64") else "measure with --dtype float32"
+        few = f"{summary.n_below_floor} of {summary.n_prompts} TuCo values"
+        complain("warning", f"{few} lie under the noise floor of {dtype}; {remedy}")
+
+
+def _cells(spread: Spread) -> list[str]:
+    if spread.n_values == 0:
+        return ["–", "–", "–"]
+    return [f"{value:.4f}" for value in (spread.mean, spread.low, spread.high)]
