@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from tuco_lens.errors import InputError
 from tuco_lens.stats.classes import CONFIDENCE, N_RESAMPLES, Classes, Scores, check_options, classes_of, normal_quantile
 from tuco_lens.stats.resampling import p_of_draws, quantiles, resampled_aucs
-from tuco_lens.stats.words import in_words, p_text, with_ends
+from tuco_lens.stats.words import Interval, in_words, p_text, with_ends
 
 SMALL_CLASS: Final = 50
 """With fewer scores in a class than this, the interval of an AUC takes in Newcombe's; see `auc`."""
@@ -26,17 +26,12 @@ Paired = tuple[ArrayLike, ArrayLike]
 
 
 @dataclass(frozen=True)
-class Auc:
-    """The area under a ROC curve: the probability that a positive's score is above a negative's, ties counting half."""
+class Auc(Interval):
+    """The area under a ROC curve: the probability that a positive's score is above a negative's, ties counting half.
 
-    value: float
-    """AUC, in [0, 1]; 0.5 where all scores are equal."""
-    low: float
-    """Lower end of the interval, in [0, value]."""
-    high: float
-    """Upper end of the interval, in [value, 1]."""
-    confidence: float
-    """Confidence of the interval, such as 0.95."""
+    `value` is in [0, 1], and 0.5 where all scores are equal.
+    """
+
     p: float
     """Mann-Whitney p-value, two-sided. It tests that both classes have one distribution, which is more than AUC 0.5."""
     n_positive: int
@@ -79,17 +74,9 @@ class Auc:
 
 
 @dataclass(frozen=True)
-class AucDifference:
-    """The AUC of a first score minus that of a second, on the same prompts."""
+class AucDifference(Interval):
+    """The AUC of a first score minus that of a second on the same prompts, in [-1, 1]."""
 
-    value: float
-    """AUC of the first minus AUC of the second, in [-1, 1]."""
-    low: float
-    """Lower end of the interval."""
-    high: float
-    """Upper end of the interval."""
-    confidence: float
-    """Confidence of the interval."""
     p: float
     """Two-sided p-value of a difference of 0, by the same method as the interval."""
     first: Auc

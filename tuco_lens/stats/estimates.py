@@ -12,21 +12,13 @@ from numpy.typing import ArrayLike
 
 from tuco_lens.errors import InputError
 from tuco_lens.stats.classes import CONFIDENCE, finite
-from tuco_lens.stats.words import with_ends
+from tuco_lens.stats.words import Interval, with_ends
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Interval):
     """A number with its interval and the size of its sample."""
 
-    value: float
-    """The estimate."""
-    low: float
-    """Lower end of the interval; NaN where the sample is too small for one."""
-    high: float
-    """Upper end of the interval; NaN where the sample is too small for one."""
-    confidence: float
-    """Confidence of the interval."""
     n: int
     """Size of the sample."""
 

@@ -11,23 +11,18 @@ from numpy.typing import ArrayLike
 
 from tuco_lens.errors import InputError
 from tuco_lens.stats.classes import CONFIDENCE, Scores, finite, normal_quantile
-from tuco_lens.stats.words import in_words, p_text
+from tuco_lens.stats.words import Interval, in_words, p_text
 
 TrendVerdict = Literal["rises", "falls", "no trend shown", "undefined"]
 
 
 @dataclass(frozen=True)
-class Trend:
-    """Spearman's rank correlation: whether y rises or falls with x, in whatever shape."""
+class Trend(Interval):
+    """Spearman's rank correlation: whether y rises or falls with x, in whatever shape.
 
-    value: float
-    """ρ, in [-1, 1]; 0 where x or y is constant."""
-    low: float
-    """Lower end of the interval."""
-    high: float
-    """Upper end of the interval."""
-    confidence: float
-    """Confidence of the interval."""
+    `value` is ρ, in [-1, 1], and 0 where x or y is constant.
+    """
+
     p: float
     """Two-sided p-value of no association."""
     n: int

@@ -1,33 +1,23 @@
-"""Numbers as the summaries and labels of `stats/` write them: an interval never looks narrower than it is."""
+"""Numbers with their intervals, and how summaries and labels write them: never narrower than they are."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from dataclasses import dataclass
 
 
-class Interval(Protocol):
+@dataclass(frozen=True)
+class Interval:
     """A number and its interval."""
 
-    @property
-    def value(self) -> float:
-        """The number."""
-        ...
-
-    @property
-    def low(self) -> float:
-        """Lower end."""
-        ...
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        ...
-
-    @property
-    def confidence(self) -> float:
-        """Confidence, such as 0.95."""
-        ...
+    value: float
+    """The number."""
+    low: float
+    """Lower end of the interval; NaN where the sample is too small for one."""
+    high: float
+    """Upper end of the interval; NaN where the sample is too small for one."""
+    confidence: float
+    """Confidence of the interval, such as 0.95."""
 
 
 def with_ends(estimate: Interval, sign: str = "") -> str:
