@@ -19,7 +19,7 @@ BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmar
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow quick test-bridge check format bench docs pins clean
+.PHONY: help demo test test-all quick test-bridge check format bench docs pins clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,8 +30,8 @@ demo: $(INSTALLED) ## measure the bundled prompts on the embedded pair, write de
 test: $(INSTALLED) ## the suite, on transformer-lens 3.9.0, but for the few tests that take longest
 	$(BIN)/python -m pytest -q $(WORKERS) -m "not slow"
 
-test-slow: $(INSTALLED) ## those few: notebooks, JupyterLab, all pages of the documentation, soaks, killed processes
-	$(BIN)/python -m pytest -q $(WORKERS) -m slow
+test-all: $(INSTALLED) ## and those few: notebooks, JupyterLab, all pages of the documentation, soaks, killed processes
+	$(BIN)/python -m pytest -q $(WORKERS)
 
 quick: $(INSTALLED) ## what needs no model: for the inner loop
 	$(BIN)/python -m pytest -q $(WORKERS) -m "not slow and not browser" tests/unit
