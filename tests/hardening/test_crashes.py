@@ -20,7 +20,6 @@ from tests.known_pairs import write_data
 from tuco_lens.cli.app import run
 
 pytestmark = [
-    pytest.mark.bridge,
     pytest.mark.usefixtures("known_pair_as_demo"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot be forked here"),
 ]

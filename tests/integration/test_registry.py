@@ -86,6 +86,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma 4 with keys for values": ("gemma4_text", {"attention_k_eq_v": True, "num_global_key_value_heads": 1}),
     "granite without experts": ("granitemoehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
     "granite without positions": ("granitemoehybrid", {"position_embedding_type": "nope"}),
+    "granite that names no positions": ("granitemoehybrid", {"position_embedding_type": None}),
 }
 """Settings within the classes that published checkpoints have."""
 
@@ -99,8 +100,14 @@ def test_variants_are_exact(name: str) -> None:
 
 
 @pytest.mark.bridge
-def test_what_a_library_raises_is_one_line_and_no_backend_is_named_that_does_not_take_it() -> None:
-    base = from_config(tiny_config("granitemoehybrid", position_embedding_type=None))
+def test_what_a_library_raises_is_one_line_and_no_backend_is_named_that_does_not_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Original component\nnot set")
+
+    monkeypatch.setattr("transformer_lens.model_bridge.TransformerBridge.boot_transformers", fails)
+    base = from_config(tiny_config("granitemoehybrid"))
     with pytest.raises(LoadError, match=r"does not run GraniteMoeHybridForCausalLM \(RuntimeError: .*\); choose") as it:
         load(base, tuned_from(base), "bridge")
     assert "backend=" not in str(it.value)

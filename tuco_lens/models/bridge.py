@@ -67,6 +67,8 @@ def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | No
 
     model: Any = text_model(hf_model)
     model.config.architectures = [type(model).__name__]  # TransformerLens reads them; a built model has none
+    if getattr(model.config, "position_embedding_type", "") is None:  # TransformerLens would take it for rotary
+        model.config.position_embedding_type = "nope"
     reason = unsupported_reason(model.config)
     if reason is not None:
         raise LoadError("cannot make a TransformerBridge", reason, _REMEDY)
