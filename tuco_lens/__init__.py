@@ -1,9 +1,8 @@
 """tuco_lens: what did fine-tuning do to this response?
 
-Measures the Tuning Contribution (TuCo, ICML 2025): the exact split of a fine-tuned model's
-forward pass into a pre-training and a fine-tuning component, layer by layer and token by
-token. Start with `ModelPair` (in `pair.py`). Names are imported when first used, so that
-`import tuco_lens` takes milliseconds and loads no torch.
+Measures the Tuning Contribution (TuCo, ICML 2025): the exact split of a fine-tuned model's forward pass into a
+pre-training and a fine-tuning component, layer by layer and token by token. Start with `ModelPair` (in `pair.py`).
+Names are imported when first used, so that `import tuco_lens` takes milliseconds and loads no torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What an object shows when its name is typed: a few lines, and never the numbers of a tensor.
 
-Every result that can be large is a `Brief`. It stands beside `errors.py` since every room needs it: both are how the
-package speaks. What notebooks show besides (tables, cards) is in `plots/cards.py`.
+Every result that can be large is a `Brief`. The tables and cards that notebooks show are in `plots/cards.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ _WIDTH: Final = 110
 _LINES: Final = 6
 _TEXT: Final = 60
 _SHOWN: Final = 4
-"""Most entries of a list that are shown one by one; of a longer list only the length is shown."""
+"""Most entries of a list or mapping that are shown one by one."""
 
 
 class Brief:
-    """Gives a dataclass a short `repr`: its fields, tensors by shape, long texts and lists cut."""
+    """Gives a dataclass a short `repr`: its fields, each as `brief` shows it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__repr__" not in vars(cls):  # a dataclass writes its own where it finds none in the class itself
+        if "__repr__" not in vars(cls):  # else `@dataclass` would write its own
             cls.__repr__ = cls.__repr__
 
     def __repr__(self) -> str:
@@ -33,13 +32,13 @@ class Brief:
 
 
 def in_lines(text: str) -> str:
-    """The text in lines of a terminal's width, not more than six."""
+    """The text wrapped at a terminal's width: at most six lines, then `…` for the rest."""
     lines = textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
     return "\n".join(lines if len(lines) <= _LINES else [*lines[:_LINES], "    …"])
 
 
 def brief(value: Any) -> str:
-    """One value in a few words: tensors and arrays by dtype and shape, texts and lists cut."""
+    """One value in a few words: tensors by dtype and shape, tables by size, long texts cut, long lists by length."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if hasattr(value, "columns"):
@@ -58,7 +57,7 @@ def brief(value: Any) -> str:
 
 
 def cut(text: str, most: int = _TEXT) -> str:
-    """A text of at most `most` characters, and `…` for what is left out."""
+    """The first `most` characters of a text, and `…` if any are left out."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 

@@ -1,7 +1,7 @@
 """Errors that say what went wrong, why, and what to do about it, in one line.
 
 Every error that a user can cause is a `TucoLensError`; the command line prints its `str` and nothing else (see
-`tuco_lens/cli/`). Errors that only a defect of this package can cause are left as ordinary exceptions.
+`tuco_lens/cli/`). Errors that only a defect of this package can cause stay ordinary exceptions.
 """
 
 from __future__ import annotations
@@ -17,25 +17,20 @@ _SHORT_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class TucoLensError(Exception):
-    """A failure that the user can understand and mend.
-
-    Args:
-        what: What failed, naming the file, option or value.
-        why: The reason, with the values that disagree.
-        remedy: What to do next.
+    """A failure that the user can understand and fix.
 
     `str(error)` is the single line "what: why; remedy", whatever the parts contain.
     """
 
     what: str
-    """What failed."""
+    """What failed, naming the file, option or value."""
     why: str
-    """Why it failed."""
+    """The reason, with the values that disagree."""
     remedy: str
-    """What the user can do about it."""
+    """What to do next."""
 
     def __init__(self, what: str, why: str, remedy: str) -> None:
-        # All three go to Exception.args, which is what pickle hands back to __init__.
+        # All three go to Exception.args, which pickle passes to __init__.
         super().__init__(what, why, remedy)
         self.what = what
         self.why = why
@@ -54,7 +49,7 @@ class PairMismatchError(LoadError):
 
 
 class InputError(TucoLensError):
-    """A prompt, a prompts file or an argument is not usable."""
+    """A prompt, a prompts file or an argument cannot be used."""
 
 
 class OutputError(TucoLensError):
@@ -62,7 +57,7 @@ class OutputError(TucoLensError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; the message says what the run leaves behind."""
+    """Ctrl-C; the message says what the interrupted run leaves behind."""
 
 
 def _one_line(text: str) -> str:

@@ -1,8 +1,8 @@
 """`ModelPair`: a base and a tuned model side by side, the object that users hold.
 
-What it holds is a `LoadedPair` (`models/loaded.py`); the engine is in `engine/contributions.py`, batching in
+It adds methods to `LoadedPair` (`models/loaded.py`). The engine is in `engine/contributions.py`, batching in
 `engine/batches.py`, scaling and generation in `steering/`, results in `results/measurement.py`. `pair.base` and
-`pair.tuned` are ordinary TransformerLens models; hooks that a user puts on them are respected.
+`pair.tuned` are ordinary TransformerLens models, and hooks that a user adds to them take effect.
 """
 
 from __future__ import annotations
@@ -82,20 +82,21 @@ class ModelPair(LoadedPair):
         """Load a base model and a fine-tune of it, and check that they are a pair.
 
         Args:
-            base: hub id, local directory, local `.gguf`, or a loaded transformers model.
-            tuned: the same, for the tuned model. Give either this or `adapter`.
-            adapter: a PEFT adapter (hub id or local directory) for `base`, whose weights are in memory once.
-            backend: "hooked" (HookedTransformer), "bridge" (TransformerBridge), or "auto": hooked where the
-                installed TransformerLens has it and there is no adapter, else bridge, and says so once.
-            device: where the weights go; by default CUDA if there is one, else the CPU.
-            dtype: of the weights; by default float32 on the CPU, else the checkpoint's own.
+            base: hub id, local directory, local `.gguf` file, or a loaded transformers model.
+            tuned: the tuned model, in the same forms. Give either this or `adapter`.
+            adapter: a PEFT adapter for `base` (hub id or local directory); the base weights are then in memory once.
+            backend: "hooked" (HookedTransformer), "bridge" (TransformerBridge), or "auto": hooked if the installed
+                TransformerLens can do it for these models and there is no adapter, else bridge, with a `BackendNotice`.
+            device: where the weights go; by default where a loaded model is, else CUDA if there is one, else the CPU.
+            dtype: of the weights; by default the wider of the two models' own, but float32 on the CPU unless one is
+                given loaded.
             tokenizer: a transformers tokenizer, its hub id or its directory, instead of the tuned checkpoint's.
             trust_remote_code: passed on to transformers.
             allow_pickle: also read weights stored as pickles, which can run code when read.
 
         Raises:
-            LoadError: if a checkpoint cannot be read, or holds NaN or infinite weights.
-            PairMismatchError: if the two are not a pair; names both values.
+            LoadError: if a model cannot be loaded, holds NaN or infinite weights, or fails `check_identity`.
+            PairMismatchError: if the two are not a pair; the message names the values that differ.
         """
         loaded = load_pair(
             base,
@@ -115,7 +116,7 @@ class ModelPair(LoadedPair):
 
     @classmethod
     def demo(cls, *, backend: str = "auto") -> ModelPair:
-        """The embedded pair of small models (see its card, `tuco_lens/demo/CARD.md`): no network, about a second."""
+        """The package's own pair of small models (see `tuco_lens/demo/CARD.md`), in about a second, without network."""
         pair = cls.from_pretrained(DEMO_FOLDER / "base", DEMO_FOLDER / "tuned", backend=backend, device="cpu")
         return replace(pair, base_name="demo/base", tuned_name="demo/tuned")
 
@@ -133,19 +134,16 @@ class ModelPair(LoadedPair):
         """Tokenise one prompt as `measure` does, with the tuned model's tokenizer and chat template.
 
         Args:
-            prompt: text, chat messages (a list of dicts with `role` and `content`), an object of `messages` and
-                `tools`, token ids, or a Prompt.
+            prompt: text, messages (`role` and `content`), a dict of `messages` and `tools`, token ids, or a `Prompt`.
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
             truncate: "left" or "right" cuts a prompt longer than the context; otherwise it is an error.
             drift: also refuse tokens that the base model's embedding lacks.
             index: the prompt's number, for error messages.
-            **template: of chats, `prefill` (what the answer begins with), `continue_final` (the assistant's last
-                message stays open), `tools` and `template_kwargs` (variables of the template); of texts too,
-                `special_tokens` ("text": control tokens that a text writes out are characters).
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
 
         Raises:
-            InputError: if the prompt is empty, too long, or the template does not take it.
+            InputError: if the prompt is empty or too long, the template refuses it, or an option does not go with it.
         """
         made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index, **template)
         base_d_vocab = self.base.cfg.d_vocab if drift else None
@@ -170,7 +168,9 @@ class ModelPair(LoadedPair):
         progress: bool = True,
         **template: Unpack[TemplateOptions],
     ) -> Measurement:
-        """Measure TuCo of each prompt: how much of the response's last hidden state comes from fine-tuning.
+        """Measure TuCo of each prompt: fine-tuning's share of what the blocks add to the stream at its last token.
+
+        TuCo = ‖F_L[n]‖ / (‖P_L[n]‖ + ‖F_L[n]‖), with P_L and F_L the sums of PTC and FTC over all L blocks.
 
         Args:
             prompts: one prompt or a list of them; see `prompt` for what one may be.
@@ -178,16 +178,16 @@ class ModelPair(LoadedPair):
             system: a system message in front, for chats.
             norm: "l1" (the paper's) or "l2".
             drift: also run the base model on its own, for the drift map and OutputCo (a third pass).
-            batch_size: prompts per batch at most; halved and retried when an accelerator runs out of memory.
+            batch_size: prompts per batch at most; halved and retried when memory runs out.
             truncate: "left" or "right" cuts prompts longer than the context; otherwise they are an error.
             progress: show a bar with prompts/s, if stderr is a terminal or in a notebook.
-            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `prompt`.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
 
         Returns:
             A `Measurement` in input order: norms only, so its size does not depend on d_model.
 
         Raises:
-            InputError: for an empty or too long prompt, with its index. Nothing is measured then.
+            InputError: for an unusable prompt (with its index) or option, before anything is measured.
         """
         listed = as_prompt_list(prompts)
         ready = list(self._read(listed, chat=chat, system=system, truncate=truncate, drift=drift, **template))
@@ -210,9 +210,9 @@ class ModelPair(LoadedPair):
         start_index: int = 0,
         **template: Unpack[TemplateOptions],
     ) -> Iterator[PromptMeasurement]:
-        """Measure any number of prompts with memory for `chunk_size` of them; yields in input order.
+        """Measure any number of prompts, reading `chunk_size` of them at a time; yields in input order.
 
-        The options are those of `measure`; `start_index` is the index that errors give to the first prompt.
+        The other options are those of `measure`; `start_index` is the index of the first prompt in error messages.
         """
         ready = self._read(prompts, start_index, chat=chat, system=system, truncate=truncate, drift=drift, **template)
         options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
@@ -240,38 +240,37 @@ class ModelPair(LoadedPair):
             system: a system message in front, for chats.
             layers: the blocks to keep, 0 … L-1; all by default. Negative ones count from the end.
             positions: the token positions to keep; all by default. Negative ones count from the end.
-            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `prompt`.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
 
         Returns:
             The tuned model's logits at every position, and the `ContributionCache`.
 
         Raises:
-            InputError: for a bad prompt, layer or position.
+            InputError: for an invalid prompt, layer or position.
         """
         made = self.prompt(prompt, chat=chat, system=system, **template)
         return decompose(self.base, self.tuned, made.token_ids, layers=layers, positions=positions)
 
     def scaled(self, alpha: Alpha, *, positions: Positions = None, method: Method = "ftc") -> Scaling:
-        """Scale what fine-tuning contributes, in everything that is called on `pair.tuned` while this is on.
+        """Scale the contribution of fine-tuning in every call of `pair.tuned` while this is on.
 
         FTC_α-scaling (paper §5.1): x_{l+1} = x_l + PTC(x_l, l) + α·FTC(x_l, l), x being the scaled stream. α = 1 is the
         tuned model, bit for bit; α = 0 is the base model's blocks on the tuned embedding and unembedding. KV caches
-        work, if prompt and continuation run within. `measure` within sees the scaled model: its FTC is α·FTC.
+        work if prompt and continuation both run inside. `measure` inside sees the scaled model, whose FTC is α·FTC.
 
         Args:
             alpha: a number, a value per layer, a mapping of layers or ranges of layers to values (others keep 1), or a
                 function of the layer. Negative values and values above 1 are allowed.
-            positions: where α acts: "prompt" or "generated" (what follows the pass that began the KV cache), a slice,
-                a range or a list of positions; everywhere by default. Negative ones count from the prompt's end, and
-                padding on the left counts.
+            positions: where α acts: "prompt" or "generated" (after the pass that began the KV cache), a slice, range or
+                list of positions; all by default. Negative ones count from the prompt's end; left padding counts.
             method: "ftc"; or a baseline, with one α for the whole model: "logits", l_tuned + (α − 1)(l_tuned − l_base),
                 or "weights", W_base + α(W_tuned − W_base).
 
         Returns:
-            A `Scaling`: use it in a `with`, or call `apply` and `remove`. Of nested ones the innermost alone acts.
+            A `Scaling`: use it in a `with`, or call `apply` and `remove`. Of nested ones, only the innermost acts.
 
         Raises:
-            InputError: for an α that is not finite or not one per layer, and for layers or positions that cannot be.
+            InputError: for an α that is not finite or does not fit the layers or the method, and for unknown positions.
         """
         settings = scaling_settings(alpha, self.n_layers, positions=positions, method=method)
         return Scaling(self, settings, lambda: method_of(self, settings), open_ended=True)
@@ -299,14 +298,14 @@ class ModelPair(LoadedPair):
         stream: bool = False,
         **template: Unpack[TemplateOptions],
     ) -> Generation | list[Generation] | TokenStream:
-        """Continue prompts with the tuned model, scaled or not, and say what fine-tuning contributed to each token.
+        """Continue prompts with the tuned model, scaled or not, and measure fine-tuning's contribution to each token.
 
         Args:
             prompts: one prompt or a list of them; see `prompt` for what one may be.
-            alpha: as in `scaled`. By default the tuned model as it is: 1, or what an open `scaled` gives.
-            alphas: several α, side by side in one batch, instead of one.
+            alpha: as in `scaled`; by default that of the open `scaled`, or 1 if there is none.
+            alphas: several α instead of one, side by side in one batch.
             method: "ftc", "logits" or "weights", as in `scaled`.
-            positions: where α acts, as in `scaled`; a role ("system", "user", "assistant", "tool", "template") too.
+            positions: where α acts: as in `scaled`, or on the tokens of one role ("system", "user", "assistant", …).
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
             max_new_tokens: most tokens to generate.
@@ -314,19 +313,19 @@ class ModelPair(LoadedPair):
             top_k: draw among this many of the likeliest tokens.
             top_p: draw among the likeliest tokens that together have at least this probability.
             seed: of the draws; every α of a prompt gets the same ones.
-            stop: strings that end the text.
-            batch_size: rows per batch at most; a row is one prompt at one α.
+            stop: strings that end the text, and are cut off.
+            batch_size: rows per batch at most; a row is one prompt at one α. Halved when memory runs out.
             use_cache: keep keys and values of both models. Without it the result is the same, only slower.
-            tuco: record TuCo, layer profile and probability of every token, from the pass that generated it.
+            tuco: record TuCo and the layer profile of every token, from the pass that generated it.
             num_beams: must be 1.
-            stream: return a `TokenStream`, which yields every token as it comes, instead.
-            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `prompt`.
+            stream: return a `TokenStream` instead, which yields every token as it is generated.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
 
         Returns:
-            A `Generation` for one prompt at one α, else a list: prompt by prompt, each at every α in turn.
+            A `Generation` for one prompt and no `alphas`, else a list: prompt by prompt, each at every α in turn.
 
         Raises:
-            InputError: for a bad prompt, α, position or option, and for beam search.
+            InputError: for an invalid prompt, α, position or option, and for beam search.
         """
         refuse_beams(num_beams)
         sampling = SamplingOptions(temperature, top_k, top_p, seed)
@@ -347,20 +346,20 @@ class ModelPair(LoadedPair):
         max_new_tokens: int = 16,
         theme: Theme = "light",
     ) -> Explorer:
-        """Explore prompts and α in a notebook: map, coloured tokens, continuations and next tokens, beside controls.
+        """Explore prompts and α in a notebook: map, coloured tokens, continuations and next tokens, with controls.
 
         Args:
             prompt: the text to begin with.
             chat: put it through the chat template, as one user message.
-            alpha: as in `scaled`, to begin with.
-            max_new_tokens: of the greedy continuations, at most.
+            alpha: the α to begin with, as in `scaled`.
+            max_new_tokens: most tokens of the greedy continuations.
             theme: "light" or "dark", for the map; everything else follows the notebook's.
 
         Returns:
-            An `Explorer`, which shows itself as a cell's last value; its `view` has what is shown, as data.
+            An `Explorer`, which displays itself as a cell's last value; its `view` has what is shown, as data.
 
         Raises:
-            InputError: for an α, a number of tokens or a theme that cannot be. A bad prompt is shown, not raised.
+            InputError: for an invalid α, number of tokens or theme. An unusable text is shown as an error, not raised.
             LoadError: if ipywidgets or anywidget is not installed.
         """
         from tuco_lens.explorer.widgets import Explorer
@@ -368,10 +367,10 @@ class ModelPair(LoadedPair):
         return Explorer(self, prompt, chat=chat, alpha=alpha, max_new_tokens=max_new_tokens, theme=theme)
 
     def overview(self, measurement: Measurement) -> PairOverview:
-        """How far fine-tuning moved each weight matrix, beside the mean FTC of measured prompts, by layer.
+        """How far fine-tuning moved each weight matrix, beside the mean norm of FTC on measured prompts, by layer.
 
         Raises:
-            InputError: if nothing was measured, or on a pair of another depth.
+            InputError: if the measurement has no prompts, or comes from a pair with another number of layers.
         """
         from tuco_lens.attribution.overview import pair_overview
 
@@ -380,7 +379,7 @@ class ModelPair(LoadedPair):
     def settings(
         self, *, norm: Norm = "l1", chat: bool = False, drift: bool = False, **template: Unpack[TemplateOptions]
     ) -> MeasurementSettings:
-        """What a measurement with these options on this pair records about itself."""
+        """The settings that a measurement of this pair with these options records."""
         return MeasurementSettings(
             base=self.base_name,
             tuned=self.tuned_name,
@@ -396,5 +395,5 @@ class ModelPair(LoadedPair):
         )
 
     def check_identity(self) -> float:
-        """Check on one short pass that x_0 + P_L + F_L = x_L: the relative L1 residual, or LoadError if it is large."""
+        """The relative L1 residual of x_0 + P_L + F_L = x_L on one short pass; raises `LoadError` if it is large."""
         return require_decomposition(self.base, self.tuned, f"{self.base_name} and {self.tuned_name}")

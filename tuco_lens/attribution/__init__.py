@@ -1,1 +1,1 @@
-"""What fine-tuning changed, and where: of the weights (`overview.py`)."""
+"""What fine-tuning changed in the weights, and where (`overview.py`)."""

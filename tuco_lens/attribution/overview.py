@@ -1,4 +1,4 @@
-"""What fine-tuning changed, by layer: how far each weight matrix moved, beside what it contributes to the stream.
+"""What fine-tuning changed, by layer: how far each weight matrix moved, beside the norm of FTC.
 
 `ModelPair.overview` makes a `PairOverview` of a pair and a measurement; `plots/overview.py` draws it.
 """
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import Measurement
 
 REST: Final = "biases, norms"
-"""Column of all that is not a matrix: biases and the gains of norms, pooled."""
+"""The column of all weights that are not matrices: biases and the gains of norms, pooled."""
 
 _FIRST: Final = ("W_Q", "W_K", "W_V", "W_O", "W_gate", "W_in", "W_out")
-# What transformers and the bridge call them: the last part of the name, or the last two.
+# By the last part, or the last two parts, of the names in transformers and the bridge.
 _NAMES: Final[dict[str, str]] = {
     **dict.fromkeys(("q", "q_proj"), "W_Q"),
     **dict.fromkeys(("k", "k_proj"), "W_K"),
@@ -49,47 +49,47 @@ _NAMES: Final[dict[str, str]] = {
     **dict.fromkeys(("wpe", "embed_positions"), "W_pos"),
     "mlp.gate": "router",
 }
-# Joint projections, and the parts that a bridge takes out of them and keeps beside them.
+# Joint projections, and the parts that a bridge splits them into and keeps beside them.
 _PARTS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("qkv", "c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack"), ("q", "k", "v")),
     "gate_up_proj": ("gate", "in"),
 }
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth value
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class WeightChanges(Statistic):
-    """‖W_tuned - W_base‖ / ‖W_base‖ (Frobenius) of every weight matrix."""
+    """‖W_tuned − W_base‖ / ‖W_base‖ (Frobenius norms) of every weight matrix."""
 
     values: Float[np.ndarray, "layer matrix"] = field(repr=False)
-    """The relative changes; NaN where a layer has no such matrix, or the base's is zero and the tuned one's is not."""
+    """The relative changes; NaN where a layer has no such matrix, or where only the base model's is zero."""
     matrices: tuple[str, ...]
-    """Names: W_Q, W_K, W_V, W_O, W_gate, W_in, W_out, then what has no such name by its module. The experts of a layer
-    are pooled, and so are its biases and norms, as "biases, norms"."""
+    """Names: W_Q, W_K, W_V, W_O, W_gate, W_in, W_out, then other matrices by their module's name. The experts of a
+    layer are pooled, and so are its biases and norms, as "biases, norms"."""
     outside: Mapping[str, float]
-    """Changes of the matrices outside the blocks: W_E, W_U, W_pos. TuCo does not count these of the embedding."""
+    """Changes of the matrices outside the blocks, such as W_E, W_pos and W_U. TuCo does not count the embedding's."""
     base: str
     """Name of the base model."""
     tuned: str
     """Name of the tuned model."""
     first_layer: int = 0
-    """Number of the first row's layer."""
+    """Layer of the first row."""
     zmin: float = 0.0
-    """Value of the scale's first colour."""
+    """Lower end of the colour scale."""
     zmax: float | None = None
-    """Value of its last; None for the largest."""
+    """Upper end of the colour scale; None for the largest value."""
 
     @property
     def n_layers(self) -> int:
-        """Rows."""
+        """Number of layers, one per row."""
         return self.values.shape[0]
 
     def layers(self, first: int | None = None, last: int | None = None) -> WeightChanges:
-        """The same from layer `first` up to, and without, `last`; counted as in `LayerTokenMap.layers`."""
+        """Only the layers from `first` up to, but not including, `last`; counted as in `LayerTokenMap.layers`."""
         kept = window(first, last, start=self.first_layer, size=self.n_layers, what="layers")
         return replace(self, values=self.values[kept], first_layer=self.first_layer + kept.start)
 
     def clip(self, low: float, high: float) -> WeightChanges:
-        """The same with colours from `low` to `high`."""
+        """The same with a colour scale from `low` to `high`."""
         check_range(low, high)
         return replace(self, zmin=low, zmax=high)
 
@@ -102,29 +102,29 @@ class WeightChanges(Statistic):
 
 @dataclass(frozen=True, eq=False)
 class PairOverview(Statistic):
-    """How far the weights moved, and what that contributes, by layer."""
+    """How far the weights moved, and the mean norm of FTC, by layer."""
 
     weights: WeightChanges
     """Relative change of every matrix."""
     ftc: Float[np.ndarray, " layer"] = field(repr=False)
-    """‖FTC_l‖ of a token: mean over a prompt's tokens, then over prompts; NaN where it is missing."""
+    """‖FTC_l[t]‖: mean over the tokens of a prompt, then over prompts with a finite mean; NaN if there are none."""
     ftc_low: Float[np.ndarray, " layer"] = field(repr=False)
-    """Lower end of its 95 % interval over prompts; NaN of a single prompt."""
+    """Lower end of its 95 % interval over prompts; NaN for a single prompt."""
     ftc_high: Float[np.ndarray, " layer"] = field(repr=False)
-    """Upper end."""
+    """Upper end of that interval."""
     n_prompts: int
     """Number of prompts."""
     norm: Norm
-    """Norm of the FTC."""
+    """Norm of the FTC, "l1" or "l2"."""
 
     def layers(self, first: int | None = None, last: int | None = None) -> PairOverview:
-        """The same from layer `first` up to, and without, `last`; counted as in `LayerTokenMap.layers`."""
+        """Only the layers from `first` up to, but not including, `last`; counted as in `LayerTokenMap.layers`."""
         kept = window(first, last, start=self.weights.first_layer, size=len(self.ftc), what="layers")
         sides = {name: getattr(self, name)[kept] for name in ("ftc", "ftc_low", "ftc_high")}
         return replace(self, weights=self.weights.layers(first, last), **sides)
 
     def clip(self, low: float, high: float) -> PairOverview:
-        """The same with colours of the weights' changes from `low` to `high`."""
+        """The same with a colour scale of the weights' changes from `low` to `high`."""
         return replace(self, weights=self.weights.clip(low, high))
 
     def figure(self, theme: Theme = "light") -> go.Figure:
@@ -135,10 +135,10 @@ class PairOverview(Statistic):
 
 
 def pair_overview(pair: ModelPair, measurement: Measurement) -> PairOverview:
-    """Change of the weights of a pair, beside the mean FTC of prompts that were measured on it.
+    """The changes of a pair's weights, beside the mean norm of FTC on prompts that were measured on it.
 
     Raises:
-        InputError: if nothing was measured, or on a pair of another depth.
+        InputError: if the measurement has no prompts, or comes from a pair with another number of layers.
     """
     if not len(measurement):
         raise InputError("no overview", "the measurement has no prompts", "measure at least one")
@@ -153,12 +153,12 @@ def pair_overview(pair: ModelPair, measurement: Measurement) -> PairOverview:
 
 @torch.no_grad()
 def weight_changes(pair: ModelPair) -> WeightChanges:
-    """How far fine-tuning moved each weight matrix, relative to its size, whatever the backend.
+    """How far fine-tuning moved each weight matrix, relative to its norm, whatever the backend.
 
-    Of an adapter it is the change that the adapter makes. Of a vocabulary that grew, the rows that both models have.
+    Adapters are merged for this. If the vocabulary grew, only the rows that both models have count.
 
     Returns:
-        `WeightChanges`, all of whose values are 0 for a pair of equal models.
+        `WeightChanges`, with only zeros (and NaN for missing matrices) if the two models are equal.
     """
     base: Mapping[str, Tensor] = {
         plain_name(name): weight for name, weight in own_module(pair.base).named_parameters(remove_duplicate=False)
@@ -190,7 +190,7 @@ class _Pool:
     size: float = 0.0
 
     def add(self, base: Tensor, tuned: Tensor) -> None:
-        """One more matrix; only the rows that both have."""
+        """Add one matrix, as far as both models have its rows."""
         rows = min(len(base), len(tuned))
         before = base[:rows].float()
         self.size += before.norm().item() ** 2
@@ -199,27 +199,27 @@ class _Pool:
 
     @property
     def relative(self) -> float:
-        """Norm of the change over norm of the base; NaN if there is no base to relate it to."""
+        """Norm of the change over norm of the base; NaN if only the base is zero."""
         if not self.size:
             return math.nan if self.change else 0.0
         return math.sqrt(self.change / self.size)
 
 
 def _effective_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The weights that the model computes with: its parameters, those under an adapter with the adapter merged."""
+    """The weights that the model computes with: its parameters, with adapters merged into theirs."""
     adapted = dict(_adapted_modules(model))
     for name, weight in model.named_parameters():
         if not any(name.startswith(f"{path}.") for path in adapted):
             yield plain_name(name), weight
     for path, module in adapted.items():
-        merged = copy.deepcopy(module).float()  # a copy of this one layer, in full precision
+        merged = copy.deepcopy(module).float()  # a float32 copy of this one layer
         merged.merge()
         for name, weight in merged.get_base_layer().named_parameters():
             yield plain_name(f"{path}.{name}"), weight
 
 
 def _adapted_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    if "peft" not in sys.modules:  # then nothing can be one of its modules
+    if "peft" not in sys.modules:  # then no module can be an adapter's
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -228,18 +228,18 @@ def _adapted_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _place(name: str, weight: Tensor, names: Mapping[str, Any]) -> tuple[int | None, str]:
     """The layer of a parameter (None outside the blocks) and the column that it belongs to."""
-    # HookedTransformer's router of experts is a Linear of the name that the matrix has in models without experts.
+    # HookedTransformer's router of experts has the name of the gate matrix in models without experts.
     parts = name.replace("mlp.W_gate.weight", "mlp.gate").removesuffix(".weight").split(".")
     digits = [i for i, part in enumerate(parts) if part.isdigit()]
     layer = int(parts[digits[0]]) if digits else None
     within = [part for part in parts[digits[0] + 1 if digits else 0 :] if not part.isdigit()]  # experts are pooled
     last = within[-1].lstrip("_")  # HookedTransformer's grouped keys and values are _W_K and _W_V
-    if weight.ndim < 2 or last.startswith("b_"):  # its biases are [head, d_head]
+    if weight.ndim < 2 or last.startswith("b_"):  # HookedTransformer's biases are [head, d_head]
         return layer, REST
     if last.startswith("W_"):
         return layer, last
     pair = ".".join(within[-2:])
-    if pair == "mlp.gate" and f"{_parent(name)}.in.weight" in names:  # a part of gate_up_proj, and no router
+    if pair == "mlp.gate" and f"{_parent(name)}.in.weight" in names:  # a part of gate_up_proj, not a router
         return layer, "W_gate"
     return layer, _NAMES.get(pair) or _NAMES.get(last) or ".".join(within[-2:])
 
@@ -251,7 +251,7 @@ def _is_twin(name: str, names: Mapping[str, Any]) -> bool:
 
 
 def _parent(name: str) -> str:
-    """Name of the module that holds the parameter's own: "a.b" of "a.b.q.weight"."""
+    """Name of the module two levels above a parameter: "a.b" for "a.b.q.weight"."""
     return ".".join(name.split(".")[:-2])
 
 

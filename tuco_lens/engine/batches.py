@@ -1,8 +1,7 @@
-"""From prompts to norms: chunks, batches of like length, padding.
+"""From prompts to norms: chunks, batches of similar length, padding.
 
-`measured_maps` takes any number of prompts and holds one chunk of them at a time. Within a chunk, prompts of like
-length share a batch; results come back in input order. A batch goes through `contributions.py`;
-`memory.py` halves what does not fit.
+`measured_maps` takes any number of prompts and holds one chunk of them at a time. Within a chunk, prompts of similar
+length share a batch. A batch goes through `contributions.py`; `memory.py` halves what does not fit.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class MeasureOptions:
     batch_size: int = 8
     """Prompts per batch, at most."""
     chunk_size: int = 256
-    """Prompts held at a time; they are sorted by length within."""
+    """Prompts held at a time; within a chunk they are sorted by length."""
 
     def __post_init__(self) -> None:
         if self.norm not in NORM_ORDERS:
@@ -49,14 +48,14 @@ class MeasureOptions:
 def measured_maps(
     base: Any, tuned: Any, prompts: Iterable[Prompt], options: MeasureOptions, *, pad_id: int
 ) -> Iterator[tuple[Prompt, NormMaps]]:
-    """Measure prompts in input order, holding no more than a chunk of them; each comes back with its norms.
+    """Measure prompts, holding at most a chunk of them; yields each with its norms, in input order.
 
     Args:
         base: the base model.
         tuned: the tuned model.
         prompts: tokenised, and no longer than the context.
-        options: how.
-        pad_id: any token's id, for what stands behind shorter prompts of a batch.
+        options: how to measure them.
+        pad_id: any token's id, to pad shorter prompts of a batch with.
     """
     rest, kind = iter(prompts), length_kind(base, tuned)
     fitting = FittingBatches(options.batch_size)
@@ -76,16 +75,15 @@ def measured_maps(
 def length_sorted_batches(
     lengths: Sequence[int], batch_size: int, max_tokens: int | None = None, kind: LengthKind | None = None
 ) -> list[list[int]]:
-    """Indices of prompts, in batches of like lengths; every index is in exactly one batch.
+    """Indices of prompts, in batches of similar lengths; every index is in exactly one batch.
 
-    The longest come first, so that a batch that does not fit into memory shows at once. Prompts of equal length keep
-    their order.
+    The longest come first, so that running out of memory shows at once. Prompts of equal length keep their order.
 
     Args:
         lengths: Tokens of each prompt, [n_prompts].
-        batch_size: Most prompts of a batch.
+        batch_size: Most prompts of a batch; below 1 is an `InputError`.
         max_tokens: Most tokens of a padded batch (prompts × longest); a longer prompt is a batch of its own.
-        kind: Of a length; a batch holds prompts of one kind. See `models/positions.py`.
+        kind: The kind of a length; a batch holds prompts of one kind. See `models/positions.py`.
     """
     if batch_size < 1:
         raise InputError("batch_size", f"it is {batch_size}", "give a whole number above 0")
@@ -102,9 +100,9 @@ def length_sorted_batches(
 
 
 def right_pad(prompts: Sequence[Prompt], pad_id: int) -> Int[Tensor, "batch pos"]:
-    """The token ids of the prompts as one tensor, padded behind their ends.
+    """The token ids of the prompts as one tensor on the CPU, padded on the right with `pad_id`.
 
-    Under causal attention the padding changes nothing before it, so no mask is needed (pad_id may be any token).
+    Under causal attention no token sees the padding that follows, so no mask is needed; `pad_id` may be any token's.
     """
     longest = max(prompt.n_tokens for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)  # [batch, pos]

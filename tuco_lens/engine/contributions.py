@@ -2,8 +2,8 @@
 
 `lockstep.py` runs the base model's block beside each block of the tuned model and reports the two. Here the reports
 are added up: `batch_norms` keeps norms, for `ModelPair.measure`; `decompose` keeps vectors, for
-`ModelPair.run_with_cache`. Nothing else is kept but the current stream and two sums, so memory does not grow with the
-number of layers. The quantities are defined in `metrics.py`; batches of prompts are in `batches.py`.
+`ModelPair.run_with_cache`. Apart from those, only the current stream and two sums are in memory, whatever the number
+of layers. The quantities are defined in `metrics.py`; batches of prompts are in `batches.py`.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from tuco_lens.models.backends import blocks, device_of, dtype_of, run_blocks, r
 
 
 class _Sums:
-    """P_l and F_l: the running sums of PTC and FTC, at least in float32 whatever the models' dtype."""
+    """P_l and F_l: the running sums of PTC and FTC, in float32 or wider whatever the models' dtype."""
 
     def __init__(self) -> None:
         self.ptc: Float[Tensor, "batch pos d_model"] | None = None
         self.ftc: Float[Tensor, "batch pos d_model"] | None = None
 
     def add_ftc(self, step: BlockStep) -> tuple[Tensor, Tensor]:
-        """FTC_l = f_FT(x_l, l) − f_PT(x_l, l), as a difference of the two `hook_resid_post`; and F_{l+1}."""
+        """FTC_l = f_FT(x_l, l) − f_PT(x_l, l), the difference of the two `hook_resid_post`, and F_{l+1}."""
         ftc = _difference(step.tuned_post, step.base_post)
         self.ftc = ftc.clone() if self.ftc is None else self.ftc.add_(ftc)
         return ftc, self.ftc
 
     def add_ptc(self, step: BlockStep) -> tuple[Tensor, Tensor]:
-        """PTC_l = f_PT(x_l, l), as `hook_resid_post` − x_l of the base block; and P_{l+1}."""
+        """PTC_l = f_PT(x_l, l), the base block's `hook_resid_post` − x_l, and P_{l+1}."""
         ptc = _difference(step.base_post, step.resid_pre)
         self.ptc = ptc.clone() if self.ptc is None else self.ptc.add_(ptc)
         return ptc, self.ptc
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:
-    # Adding in place would save memory, but users' hooks may have kept these very tensors.
+    # Subtracting in place would save memory, but users' hooks may have kept these very tensors.
     wide = torch.promote_types(a.dtype, torch.float32)
     return a.to(wide) - b.to(wide)
 
@@ -68,7 +68,7 @@ class NormMaps(Brief):
 
 @dataclass(frozen=True)
 class BatchNorms(Brief):
-    """Norms of one right-padded batch: all that TuCo needs, without the vectors."""
+    """Norms of one right-padded batch, on the CPU; float32, or float64 for float64 models."""
 
     ptc: Float[Tensor, "layer batch pos"]
     """‖PTC_l[t]‖."""
@@ -79,10 +79,10 @@ class BatchNorms(Brief):
     cumulative_ftc: Float[Tensor, "layer batch pos"]
     """‖F_{l+1}[t]‖ in row l."""
     drift: Float[Tensor, "layer batch pos"] | None = None
-    """‖Δ_{l+1}[t]‖ / (‖x^PT_{l+1}[t]‖ + ‖Δ_{l+1}[t]‖), Δ = x^FT − x^PT of two independent runs; None if not asked."""
+    """‖Δ_{l+1}[t]‖ / (‖x^PT_{l+1}[t]‖ + ‖Δ_{l+1}[t]‖), Δ = x^FT − x^PT of two independent runs, or None."""
 
     def of_prompt(self, row: int, n_tokens: int) -> NormMaps:
-        """The maps of one row of the batch without its padding, as copies: a view would keep the batch alive."""
+        """One row of the batch without its padding, copied, since a view would keep the whole batch alive."""
 
         def cut(values: Tensor) -> Tensor:
             return values[:, row, :n_tokens].to(torch.float32, copy=True)
@@ -101,8 +101,8 @@ class NormAccumulator:
 
     Args:
         norm: "l1" (the paper's) or "l2".
-        base_stream: the base model's own embedding of the batch. If given, the base model also
-            runs on its own stream, a third block call per layer, and the drift map is filled.
+        base_stream: the base model's own embedding of the batch. If given, the base model also runs on its own stream,
+            a third block call per layer, for the drift map.
     """
 
     def __init__(self, norm: Norm, base_stream: Float[Tensor, "batch pos d_model"] | None = None) -> None:
@@ -125,7 +125,7 @@ class NormAccumulator:
             self.drift_rows.append(contribution_ratio(delta, scale))
 
     def result(self) -> BatchNorms:
-        """The norms of the pass that has ended, on the CPU."""
+        """The norms of the finished pass."""
         ptc, cumulative_ptc, ftc, cumulative_ftc = (torch.stack(rows).cpu() for rows in zip(*self.rows, strict=True))
         drift = torch.stack(self.drift_rows).cpu() if self.drift_rows else None
         return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, drift)
@@ -137,14 +137,12 @@ def batch_norms(
 ) -> BatchNorms:
     """Norms of PTC and FTC, local and cumulative, for every layer and token of a batch.
 
-    Right padding needs no mask: under causal attention no token sees what follows it.
-
     Args:
         base: the base model, a TransformerLens model.
         tuned: the tuned model, of the same kind and shape.
-        ids: token ids on the models' device.
+        ids: token ids on the models' device; padding on the right needs no mask (see `right_pad`).
         norm: "l1" or "l2".
-        drift: also run the base model on its own stream (a third block call per layer).
+        drift: also run the base model on its own stream.
     """
     accumulate = NormAccumulator(norm, run_embedding(base, ids) if drift else None)
     with fast_path(base, tuned), lockstep(base, tuned, accumulate):
@@ -159,10 +157,10 @@ CACHE_NAMES = ("resid_pre", "ptc", "ftc", "cumulative_ptc", "cumulative_ftc")
 class ContributionCache(Brief):
     """The vectors of one prompt's decomposition: `cache["ftc", 3]` is FTC_3, [n_positions, d_model].
 
-    Names: "ptc" and "ftc" at layers 0 … L-1; "resid_pre" (x_l) and the sums "cumulative_ptc" (P_l)
-    and "cumulative_ftc" (F_l), which run over the blocks before l, at layers 0 … L. So x_L = x_0 + P_L + F_L
-    reads `c["resid_pre", L] ≈ c["resid_pre", 0] + c["cumulative_ptc", L] + c["cumulative_ftc", L]`, up to
-    rounding. If only some layers were asked for, those and L are there.
+    Names: "ptc" and "ftc" at layers 0 … L-1; "resid_pre" (x_l) and the sums over the blocks before l, "cumulative_ptc"
+    (P_l) and "cumulative_ftc" (F_l), at layers 0 … L. So x_L = x_0 + P_L + F_L is, up to rounding,
+    `c["resid_pre", L] ≈ c["resid_pre", 0] + c["cumulative_ptc", L] + c["cumulative_ftc", L]`. If only some layers were
+    asked for, those and L are kept. An entry that was not kept raises a `KeyError`.
     """
 
     vectors: dict[tuple[str, int], Float[Tensor, "position d_model"]]
@@ -170,7 +168,7 @@ class ContributionCache(Brief):
     n_layers: int
     """L, the number of blocks."""
     positions: tuple[int, ...]
-    """Positions of the prompt that the rows stand for."""
+    """The position in the prompt of each row, ascending."""
 
     def __repr__(self) -> str:
         some = next(iter(self.vectors.values()), None)
@@ -201,7 +199,7 @@ class ContributionCache(Brief):
 
 
 def _ranges(layers: Sequence[int]) -> str:
-    """Ascending numbers, those without gaps as their ends: `0-3, 7`."""
+    """Ascending numbers, with consecutive ones as a range: `0-3, 7`."""
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1] + 1:
@@ -212,7 +210,7 @@ def _ranges(layers: Sequence[int]) -> str:
 
 
 class CacheAccumulator:
-    """Takes the steps of one forward pass of one prompt and keeps chosen vectors.
+    """Takes the steps of one forward pass on one prompt and keeps chosen vectors.
 
     Args:
         n_layers: L.
@@ -245,10 +243,10 @@ class CacheAccumulator:
         index = list(self.positions)
         for name, vectors in named.items():
             wide = torch.promote_types(vectors.dtype, torch.float32)
-            self.vectors[name, layer] = vectors[0, index].to(wide)  # indexing copies: sums go on in place
+            self.vectors[name, layer] = vectors[0, index].to(wide)  # indexing copies; the sums change in place
 
     def result(self) -> ContributionCache:
-        """The vectors of the pass that has ended."""
+        """The vectors of the finished pass."""
         return ContributionCache(self.vectors, self.n_layers, self.positions)
 
 
@@ -294,18 +292,18 @@ def _indices(asked: Sequence[int] | None, size: int, what: str) -> list[int]:
 
 
 IDENTITY_TOLERANCE = 1e-5
-"""x_0 + P_L + F_L may differ from x_L by this share of ‖x_L‖₁ in float32; scaled by eps for other dtypes."""
+"""Largest ‖x_0 + P_L + F_L − x_L‖₁ / ‖x_L‖₁ allowed in float32; scaled up with eps for narrower dtypes."""
 
 
 def require_decomposition(base: Any, tuned: Any, name: str) -> float:
     """Check on one short forward pass that x_0 + P_L + F_L = x_L; returns the relative L1 residual.
 
     Raises:
-        LoadError: if the residual is over the tolerance, or the pass gives NaN; it calls the pair `name`.
+        LoadError: if the residual is over the tolerance, or NaN; the message calls the pair `name`.
     """
     n_layers, d_vocab = len(blocks(tuned)), tuned.cfg.d_vocab
     n_tokens = min(8, d_vocab, tuned.cfg.n_ctx)
-    first = (d_vocab - n_tokens) // 2  # ordinary tokens: special ones lie at the vocabulary's ends
+    first = (d_vocab - n_tokens) // 2  # ordinary tokens: special ones are mostly at the vocabulary's ends
     _, cache = decompose(base, tuned, range(first, first + n_tokens), layers=[0])
     rebuilt = cache["resid_pre", 0] + cache["cumulative_ptc", n_layers] + cache["cumulative_ftc", n_layers]
     actual = cache["resid_pre", n_layers]

@@ -1,9 +1,9 @@
-"""The fast path of a TransformerBridge: transformers' own modules, where no hook looks at what the bridge adds.
+"""The fast path of a TransformerBridge: transformers' own modules, where no hook needs what the bridge adds.
 
-A bridge wraps every part of a transformers block, so that hooks have a place to sit, and computes attention step by
-step, so that `hook_pattern` and the like have something to fire on. Where nobody looks, the wrapped modules give the
-same values up to rounding, in less time; and attention in PyTorch's fused kernel needs no [batch, head, query, key]
-tensors. Measuring, generating and scoring switch it on for the length of their passes; nothing else does.
+A bridge wraps every part of a transformers block to give it hook points, and computes attention step by step, so that
+`hook_pattern` and the like can fire. Without hooks there, the wrapped modules give the same values up to rounding in
+less time, and attention in PyTorch's fused kernel needs no [batch, head, query, key] tensors. The package's own passes
+(measuring, generating, scoring) switch it on while they run; `pair.tuned` called by a user is never on it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from tuco_lens.engine.use import using
 from tuco_lens.models.backends import backend_of, blocks
 
 _WRAPPERS = ("LinearBridge", "NormalizationBridge", "RMSNormalizationBridge", "MLPBridge", "GatedMLPBridge")
-"""Wrappers that add nothing but hooks to the module within, as long as no weights are processed."""
+"""Wrappers that add only hooks to the module inside, as long as no weights are processed."""
 _PROJECTIONS = ("q", "k", "v", "o")
 _STEPWISE_SWITCHES = ("use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in")
-"""Settings of TransformerLens that ask for hooks which only its own code can fire."""
+"""TransformerLens settings for hooks that only its own code can fire."""
 _FILTER = "_filter_kwargs_for_forward"
 _KEPT = "_tuco_lens_fast_path"
 
@@ -31,12 +31,12 @@ _KEPT = "_tuco_lens_fast_path"
 def fast_path(*models: Any) -> Generator[bool]:
     """While open, these models run transformers' own modules where no hook needs more; values agree up to rounding.
 
-    A linear map, a norm or an MLP is unwrapped if there is no hook within it. Attention is fused in every layer of all
-    models or in none: the blocks of one model are run with the arguments of another's, and the causal mask that
-    transformers makes differs between the two ways. A hook on attention scores, pattern, rotated queries or any other
-    point within, capped scores, or attention of another form than separate query, key, value and output projections
-    keeps it stepwise. Hooks on `hook_q`, `hook_k`, `hook_v`, `hook_z`, on what enters and leaves attention and MLP, and
-    on the stream fire as always. A HookedTransformer, or a bridge with processed weights, is left as it is.
+    A linear map, a norm or an MLP is unwrapped if no hook is inside it. Attention is fused in every layer of all models
+    or in none: base blocks get the tuned blocks' arguments, and fused attention takes another causal mask. It stays
+    stepwise if a hook is on scores, pattern, rotated queries or any other point inside attention, if scores are capped
+    or have sinks, or if there are no separate query, key, value and output projections. Hooks on `hook_q`, `hook_k`,
+    `hook_v`, `hook_z`, on what enters and leaves attention and MLP, and on the stream fire as always. A
+    HookedTransformer, or a bridge with processed weights, is left as it is.
 
     Yields:
         Whether the attention is fused.
@@ -68,7 +68,7 @@ def _is_plain_bridge(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Wrapper:
-    """A module that only wraps another one, and every hook point within it."""
+    """A module that only wraps another one, and every hook point inside it."""
 
     module: Any
     points: tuple[nn.Module, ...]
@@ -80,11 +80,11 @@ class _Wrapper:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What is to be replaced in a model's blocks; found once and kept with it, for looking takes longer than a pass."""
+    """What to replace in a model's blocks; kept with the model, since finding it takes longer than a pass."""
 
     wrappers: list[_Wrapper]
     filters: list[tuple[nn.Module, Callable[..., Any]]]
-    """For each block, its choice of the arguments that the block within takes; the bridge asks `inspect` every time."""
+    """Each block with its filter of arguments, cached, since the bridge's own calls `inspect` every time."""
 
 
 def _findings(model: Any) -> _Findings:
@@ -103,7 +103,7 @@ def _findings(model: Any) -> _Findings:
 
 
 def _remembered(choose: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """A choice among keyword arguments that is made once for every set of names."""
+    """The same choice of keyword arguments, made only once for each set of names."""
     made: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
     def remembered(kwargs: dict[str, Any], *more: Any) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _unwrap(wrappers: list[_Wrapper], stack: ExitStack) -> None:
     for wrapper in wrappers:
         own = wrapper.module.original_component
         if own is not None and not wrapper.is_hooked:
-            # Hooks on the wrapper itself run in any case; those on what it wraps only if that is called as a module.
+            # Hooks on the wrapper run in any case, those on the module inside only if it is called as a module.
             replace_attribute(wrapper.module, "forward", own if _is_hooked(own) else own.forward, stack)
 
 
@@ -130,9 +130,9 @@ def _hook_point_class() -> type[nn.Module]:
 
 
 def replace_attribute(module: nn.Module, name: str, function: Callable[..., Any], stack: ExitStack) -> None:
-    """Give one module another method until the stack closes; such replacements nest."""
-    outer = vars(module).get(name)  # of a fast path around this one
-    object.__setattr__(module, name, function)  # the instance's own, before the class's
+    """Replace a method of this one module until the stack closes; such replacements nest."""
+    outer = vars(module).get(name)  # set by an enclosing fast path
+    object.__setattr__(module, name, function)  # nn.Module's own would register a function that is a module
     if outer is None:
         stack.callback(object.__delattr__, module, name)
     else:
@@ -149,12 +149,12 @@ def _allows_fusion(model: Any) -> bool:
 
 
 def _layer_allows(attention: Any) -> bool:
-    """Whether transformers' own forward of this layer's attention gives every value and fires every hook in use."""
+    """Whether transformers' own forward of this attention gives the same values and fires every hook in use."""
     own = getattr(attention, "original_component", None)
     if own is None or any(getattr(own, name, None) is not None for name in ("attn_logit_softcapping", "sinks")):
         return False
     parts = getattr(attention, "submodules", {})
-    # transformers' forward must reach the projections through the bridge's own, or their hooks would be passed over.
+    # transformers' forward must call the bridge's projections, or their hooks would not fire.
     through_bridge = all(
         name in parts and getattr(own, parts[name].name, None) is getattr(attention, name) for name in _PROJECTIONS
     )
@@ -162,7 +162,7 @@ def _layer_allows(attention: Any) -> bool:
 
 
 def _inner_hook_points(attention: nn.Module) -> list[nn.Module]:
-    """The attention's own hook points, without those of its projections and without its entry and exit."""
+    """The attention's own hook points, except `hook_in` and `hook_out`; those of its projections are not its own."""
     hook_point = _hook_point_class()
     return [
         child
@@ -178,7 +178,7 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def _fused_forward(attention: Any) -> Callable[..., Any]:
-    """A forward for one attention bridge that hands over to the transformers module within it."""
+    """A forward for an attention bridge that calls the transformers module inside it."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if args:
@@ -192,7 +192,7 @@ def _fused_forward(attention: Any) -> Callable[..., Any]:
 
 
 def _set_implementation(model: Any, stack: ExitStack) -> None:
-    """Put "sdpa" in the model's configs, from which transformers chooses kernel and mask, until the stack closes."""
+    """Put "sdpa" into the model's configs, by which transformers chooses kernel and mask, until the stack closes."""
     configs = [model.original_model.config, *(attention.original_component.config for attention in _attentions(model))]
     for config in {id(config): config for config in configs}.values():
         stack.callback(_setter(config, config._attn_implementation))

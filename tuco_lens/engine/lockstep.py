@@ -1,8 +1,8 @@
 """The engine: as each block of the tuned model runs, the base model's block runs on the same input.
 
-So every layer costs two block calls, and PTC and FTC of that layer are differences of what is at hand (DESIGN of the
-house: `docs/design.md`). `contributions.py` adds them up; `steering/ftc.py` puts a mixture of the two outputs back
-into the stream. Both use `BlockWatch`; `lockstep` is the one for measuring.
+So every layer costs two block calls, and its PTC and FTC are differences of their inputs and outputs (see
+`docs/design.md`). `contributions.py` adds them up; `steering/ftc.py` puts a mixture of the two outputs back into the
+stream. Both use `BlockWatch`: `contributions.py` through `lockstep`, `steering/ftc.py` directly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuco_lens.models.backends import blocks, stream_of
 
 Stream = Float[Tensor, "batch pos d_model"]
 _SHARED = "shared_kv_states"
-"""The argument of transformers' blocks that share keys and values."""
+"""The argument through which transformers' blocks share keys and values."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class BlockStep(Brief):
     layer: int
     """Index of the block, 0 … L-1."""
     resid_pre: Float[Tensor, "batch pos d_model"]
-    """x_l: the tuned model's stream after `hook_resid_pre`, so with what the user's hooks did to it."""
+    """x_l: the tuned model's stream after `hook_resid_pre`, with all changes by users' hooks there."""
     tuned_post: Float[Tensor, "batch pos d_model"]
     """x_{l+1} = x_l + f_FT(x_l, l), after the tuned block's `hook_resid_post`; under scaling, the scaled stream."""
     base_post: Float[Tensor, "batch pos d_model"]
     """x_l + f_PT(x_l, l), after the base block's `hook_resid_post`."""
     run_base: Callable[[Stream], Stream]
-    """The base block on another stream, with the arguments of this step (for the drift of two runs)."""
+    """Runs the base block on another stream with this step's arguments (for the drift of two runs)."""
 
 
 class BlockArguments(Protocol):
-    """What decides how a base block is called; see `steering/kv_caches.py`."""
+    """Decides how base blocks are called; see `steering/kv_caches.py`."""
 
     def enter(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A tuned block is about to run with these arguments."""
@@ -52,15 +52,15 @@ class BlockArguments(Protocol):
     def base_arguments(
         self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for the base block beside it."""
+        """The arguments for the base block beside a tuned block that was called with these."""
         ...
 
 
 class SharedStates:
-    """What later base blocks read of earlier ones, where a model's blocks share keys and values (Gemma 4).
+    """The keys and values that base blocks share, in models whose later blocks read those of earlier ones (Gemma 4).
 
-    A block is handed a mapping that it writes to or reads from. The base block must not write to the tuned model's, so
-    in each pass there is another for the base blocks, and one more for those that run on a stream of their own.
+    All blocks of a pass write to or read from one mapping. The base blocks must not write to the tuned model's, so each
+    pass has another mapping for them, and a third for base blocks that run on a stream of their own.
     """
 
     def __init__(self) -> None:
@@ -69,15 +69,15 @@ class SharedStates:
 
     @classmethod
     def where_needed(cls, tuned: Any) -> SharedStates | None:
-        """None of a model whose blocks share nothing."""
+        """A new one, or None if the model's blocks share nothing."""
         config = getattr(getattr(tuned, "original_model", None), "config", None)
         shares = config is not None and getattr(config.get_text_config(), "num_kv_shared_layers", 0)
         return cls() if shares else None
 
     def of_block(self, kwargs: dict[str, Any], *, apart: bool) -> dict[str, Any]:
-        """The arguments with the base blocks' mapping in place of the tuned model's."""
+        """The arguments with the base blocks' mapping for the tuned model's; `apart` if on a stream of their own."""
         given = kwargs[_SHARED]
-        if given is not self._given:  # every pass has its own
+        if given is not self._given:  # a new pass
             self._given, self._own = given, {kind: type(given)() for kind in (False, True)}
         return {**kwargs, _SHARED: self._own[apart]}
 
@@ -85,18 +85,18 @@ class SharedStates:
 class BlockWatch:
     """Runs the base block beside each call of one tuned block, and reports the two or mixes them.
 
-    The hook that reads x_l is placed anew at each call, so that it comes after every hook that
-    a user has put on `hook_resid_pre`, also those added while the watch is on. The hook that mixes comes before
-    the user's on `hook_resid_post`, so that those see the stream which goes on.
+    The hook that reads x_l is added anew at each call, so that it comes after every hook of the user on
+    `hook_resid_pre`, even one added while the watch is on. The hook that mixes comes before the user's on
+    `hook_resid_post`, so that those see the mixed stream.
 
     Args:
         layer: index of the block.
         tuned: the tuned block.
         base: the base block.
         visit: takes each step, at the end of the tuned block.
-        mix: takes (tuned output, base output) within the tuned block and returns what goes on in their place.
+        mix: takes (tuned output, base output) and returns the stream that leaves the tuned block.
         arguments: decides the base block's arguments; by default they are the tuned block's.
-        own: gives the base block masks and angles of its own model.
+        own: gives the base block the masks and rotary angles of its own model.
         shared: gives the base blocks keys and values to share among themselves.
     """
 
@@ -191,11 +191,11 @@ def lockstep(
 ) -> Generator[None]:
     """While open, every forward pass of `tuned` reports each block to `visit`, with the base block beside it.
 
-    Without `arguments`, which give the base blocks a KV cache of their own, the pass must not use one: the base block
-    would append to the tuned model's. On leaving, also by an exception, no hook of ours is left on either model.
+    A pass may use a KV cache only with `arguments`, which give the base blocks their own; without, they would append to
+    the tuned model's. No hook of ours is left on either model afterwards, not even after an exception.
 
     Raises:
-        ValueError: if the models have different numbers of blocks, or are one and the same.
+        ValueError: if the models have different numbers of blocks, or are the same object.
     """
     if base is tuned:
         raise ValueError("base and tuned are one object; load the checkpoint twice")

@@ -1,4 +1,4 @@
-"""When memory runs out: go on with smaller batches. What such an error looks like is in `models/failures.py`."""
+"""Smaller batches when memory runs out. How such an error is recognised is in `models/failures.py`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RowT = TypeVar("RowT")
 
 
 class FittingBatches:
-    """Runs batches, and halves those that do not fit into memory; what follows is no larger.
+    """Runs batches, and halves those that do not fit into memory; later batches are no larger.
 
     Args:
         batch_size: rows per batch at most, to begin with.
-        what: what a row is, for the error.
+        what: what error messages call a row.
     """
 
     def __init__(self, batch_size: int, what: str = "prompt") -> None:
@@ -27,10 +27,10 @@ class FittingBatches:
     def run(
         self, batches: Sequence[list[int]], compute: Callable[[list[int]], ResultT]
     ) -> Iterator[tuple[list[int], ResultT]]:
-        """The result of each batch, or of its parts, in their order.
+        """Each batch, or each of its parts, with its result, in order.
 
         Args:
-            batches: rows, by number.
+            batches: the row numbers of each batch.
             compute: makes the result of a batch, and leaves nothing behind if it fails.
 
         Raises:
@@ -46,15 +46,15 @@ class FittingBatches:
             else:
                 yield batch, result
                 continue
-            free_memory()  # only here, since the error held on to the frames and so to the tensors of the failed pass
+            free_memory()  # not in `except`, where the error keeps the tensors of the failed pass alive
             queue = [part for whole in (batch, *queue) for part in split(whole, self.batch_size)]
 
 
 def smaller_batch(size: int, error: Exception, what: str) -> int:
-    """How many rows to try after running out of memory with `size` of them; any other error is raised again.
+    """How many rows to try after `size` of them failed with this error; raises it again if it is not about memory.
 
     Raises:
-        InputError: if it was a single row.
+        InputError: if memory ran out for a single row, which the message calls `what`.
     """
     if not is_out_of_memory(error):
         raise error
@@ -65,12 +65,12 @@ def smaller_batch(size: int, error: Exception, what: str) -> int:
 
 
 def split(rows: list[RowT], size: int) -> list[list[RowT]]:
-    """The rows in parts of at most `size`."""
+    """The rows in parts of at most `size`, in order."""
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def free_memory() -> None:
-    """Give back what an accelerator's allocator keeps for later."""
+    """Release the memory that an accelerator's allocator keeps for later."""
     from accelerate.utils.memory import clear_device_cache
 
     clear_device_cache()

@@ -1,8 +1,7 @@
 """TuCo's quantities as pure tensor functions, without a model.
 
-Notation of the paper (ICML 2025, arXiv 2506.23423): P_l and F_l are the sums of the
-pre-training and fine-tuning components of all blocks before l. The engine
-(`engine/contributions.py`) produces their norms per layer and token; everything else follows here.
+Notation of the paper (ICML 2025, arXiv 2506.23423): P_l and F_l are the sums of the pre-training and fine-tuning
+components of all blocks before l. `engine/contributions.py` gives their norms per layer and token; the rest is here.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def vector_norms(vectors: Float[Tensor, "*rest d_model"], norm: Norm = "l1") -> 
 
 
 def contribution_ratio(ftc: Float[Tensor, "*shape"], ptc: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """‖F‖ / (‖P‖ + ‖F‖), elementwise on norms, in [0, 1]; 0/0 is read as 0 (two blocks that add nothing)."""
+    """‖F‖ / (‖P‖ + ‖F‖), elementwise on norms, in [0, 1]; 0/0 is read as 0 (blocks that add nothing), NaN stays."""
     total = ptc + ftc
     return torch.where(total > 0, ftc / torch.where(total > 0, total, 1), total)
 
@@ -41,7 +40,7 @@ def beta_by_layer(
     Args:
         cumulative_ptc: ‖P_{l+1}[t]‖ in row l, column t.
         cumulative_ftc: ‖F_{l+1}[t]‖ in row l, column t.
-        norm: the norm that the two maps were taken in.
+        norm: the norm of the two maps, "l1" or "l2".
     """
     return contribution_ratio(norms_over_tokens(cumulative_ftc, norm), norms_over_tokens(cumulative_ptc, norm))
 
@@ -49,12 +48,12 @@ def beta_by_layer(
 def beta(
     cumulative_ptc: Float[Tensor, "layer token"], cumulative_ftc: Float[Tensor, "layer token"], norm: Norm = "l1"
 ) -> Float[Tensor, ""]:
-    """β = max_l β_l, which bounds how far the tuned model's output is from the base model's (Prop. 4.2)."""
+    """β = max_l β_l, which bounds how far the models' outputs differ (Prop. 4.2); arguments as in `beta_by_layer`."""
     return beta_by_layer(cumulative_ptc, cumulative_ftc, norm).max()
 
 
 def tuco(
     cumulative_ptc: Float[Tensor, "layer token"], cumulative_ftc: Float[Tensor, "layer token"]
 ) -> Float[Tensor, ""]:
-    """TuCo = ‖F_L[n]‖ / (‖P_L[n]‖ + ‖F_L[n]‖): last layer, last token only."""
+    """TuCo = ‖F_L[n]‖ / (‖P_L[n]‖ + ‖F_L[n]‖): last layer, last token only; arguments as in `beta_by_layer`."""
     return contribution_ratio(cumulative_ftc[-1, -1], cumulative_ptc[-1, -1])

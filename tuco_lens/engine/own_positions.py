@@ -1,9 +1,9 @@
-"""The base blocks' own masks and rotary angles, where the two models' differ: a fine-tune for a longer context, say.
+"""The base blocks' own masks and rotary angles, where the two models' differ, as in a fine-tune for a longer context.
 
-A transformers block is handed masks and angles by its model. Beside a tuned block the base block would be handed the
-tuned model's. So, before each pass of the tuned model, the base model is called on as many positions while its blocks
-stand still, and what it hands to each of them is kept: the base model itself makes them, whatever the architecture.
-A HookedTransformer's blocks make their own, and need none of this.
+A transformers block gets masks and angles from its model, so a base block beside a tuned block would get the tuned
+model's. Instead, before each pass of the tuned model, the base model is called on as many positions with blocks that
+only record their arguments: so the base model itself makes them, whatever the architecture. A HookedTransformer's
+blocks make their own, and need none of this.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class _Done(Exception):
 
 
 class OwnPositions:
-    """While attached, knows what the base model would hand to its blocks in the current pass of the tuned model.
+    """While attached, knows what the base model would pass to its blocks in the current pass of the tuned model.
 
     Args:
         base: a TransformerBridge, whose blocks run beside the tuned model's.
         tuned: the tuned model, of the same kind.
-        beside: the base blocks' KV cache beside one of the tuned model's; see `steering/kv_caches.py`.
+        beside: gives the base blocks' KV cache beside one of the tuned model's; see `steering/kv_caches.py`.
     """
 
     def __init__(self, base: Any, tuned: Any, beside: Callable[[Any], Any] | None = None) -> None:
@@ -42,7 +42,7 @@ class OwnPositions:
     def where_needed(
         cls, base: Any, tuned: Any, stack: ExitStack, beside: Callable[[Any], Any] | None = None
     ) -> OwnPositions | None:
-        """One that is attached until the stack closes, or None where both models hand their blocks the same."""
+        """One that is attached until the stack closes, or None if both models pass the same to their blocks."""
         if not positions_differ(base, tuned):
             return None
         own = cls(base, tuned, beside)
@@ -64,7 +64,7 @@ class OwnPositions:
         embeds = given.pop("inputs_embeds", None)
         shape = ids.shape if ids is not None else embeds.shape[:2]
         cache = given.get("past_key_values")
-        if cache is not None:  # here it only says how much it holds, for its blocks stand still
+        if cache is not None:  # only its length is read, as the blocks do not run
             given["past_key_values"] = cache if self.beside is None else self.beside(cache)
         given["use_cache"] = cache is not None
         first = next(blocks(self.base)[0].parameters())

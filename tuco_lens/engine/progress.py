@@ -1,4 +1,4 @@
-"""A progress bar on stderr, shown only in terminals and notebooks."""
+"""A progress bar on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 def with_progress(
     items: Iterable[Item], *, total: int | None, show: bool, unit: str = "prompt", name: str = "TuCo"
 ) -> Iterator[Item]:
-    """Pass items on behind a progress bar with units/s, on stderr; silent when not a terminal or notebook."""
+    """Pass items on with a progress bar in units/s, on stderr; silent unless in a terminal or notebook."""
     if not (show and (sys.stderr.isatty() or _in_notebook())):
         yield from items
         return

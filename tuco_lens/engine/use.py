@@ -1,8 +1,7 @@
-"""One thread at a time uses a model, so one thread's hooks, scalings and weights never reach another's numbers.
+"""One thread at a time uses a model, so one thread's hooks, scalings and weights never change another's numbers.
 
-A thread that measures, generates, scores or calls a model has it to itself for the length of that pass; others wait. A
-scaling that a user has opened has no such length: others are told that the model is in use. Within one thread, uses
-nest.
+A thread that measures, generates, scores or calls a model has it to itself during that pass; others wait. A scaling
+that a user has opened may last for any time, so other threads get an error instead. Within one thread, uses nest.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tuco_lens.errors import InputError
 
 
 class Use:
-    """A re-entrant lock that knows whether its holder's use ends by itself or is open-ended."""
+    """A re-entrant lock that knows whether its holder has it for a pass or open-ended."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -28,10 +27,10 @@ class Use:
         self._open_ended = 0
 
     def take(self, *, open_ended: bool = False) -> None:
-        """Wait until no other thread has it, and take it.
+        """Wait until no other thread holds it, and take it.
 
         Raises:
-            InputError: if another thread has it open-ended.
+            InputError: if another thread holds it open-ended.
         """
         me = threading.get_ident()
         with self._changed:
@@ -46,7 +45,7 @@ class Use:
             self._open_ended += open_ended
 
     def give_back(self, *, open_ended: bool = False) -> None:
-        """End what `take` began; also from another thread, for handles travel."""
+        """Undo one `take`; also from another thread, since a handle may be passed on."""
         with self._changed:
             self._count -= 1
             self._open_ended -= open_ended
@@ -60,7 +59,7 @@ _MAKING = threading.Lock()
 
 
 def use_of(module: nn.Module) -> Use:
-    """The one lock of a model, by its `inner_module`."""
+    """The lock of a model, given its `inner_module`; made at the first call."""
     with _MAKING:
         return _USES.setdefault(module, Use())
 
@@ -70,16 +69,16 @@ def using(*models: Any) -> Generator[None]:
     """While open, this thread has the models to itself."""
     with ExitStack() as stack:
         uses = {id(use): use for use in map(use_of, map(inner_module, models))}
-        for _, use in sorted(uses.items()):  # in one order, so that no two threads wait in a ring
+        for _, use in sorted(uses.items()):  # always in one order, against deadlocks
             use.take()
             stack.callback(use.give_back)
         yield
 
 
 def guard(*models: Any) -> None:
-    """From now on, calls of these models wait for passes of any of them in other threads: they share one lock.
+    """From now on, calls of these models wait for passes of any of them in other threads.
 
-    With a lock each, two threads that need both could wait for each other.
+    They share one lock, since with a lock each two threads that need both models could wait for each other.
     """
     guarded = [module for model in models for module in (model, inner_module(model))]
     with _MAKING:
@@ -93,12 +92,12 @@ def guard(*models: Any) -> None:
 
 
 def inner_module(model: Any) -> nn.Module:
-    """The module that every pass goes through: of a bridge, transformers' own model within it."""
+    """The module that every pass goes through: for a bridge, the transformers model inside it."""
     return getattr(model, "original_model", model)
 
 
 _CALLS = threading.local()
-"""How many calls of guarded models this thread is within."""
+"""`depth`: how many calls of guarded modules this thread is inside."""
 
 
 def _begin(module: nn.Module, _args: Any) -> None:
@@ -107,7 +106,7 @@ def _begin(module: nn.Module, _args: Any) -> None:
 
 
 def _end(module: nn.Module, _args: Any, _output: Any) -> None:
-    # PyTorch calls this after an error too, also after one of `_begin` itself, and then there is nothing to give back.
+    # PyTorch calls this after errors too, even after one in `_begin`, when there is nothing to give back.
     if getattr(_CALLS, "depth", 0):
         _CALLS.depth -= 1
         use_of(module).give_back()

@@ -1,4 +1,4 @@
-"""Prompts: text, chats (`chats.py`) and ids become tokens (`prompt.py`), whose words they are (`spans.py`), files."""
+"""From text, chats (`chats.py`) and ids to tokens (`prompt.py`) and their roles (`spans.py`); files (`files.py`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Chats: messages are checked, rendered with the tokenizer's template, and tokenised with the role of each token.
 
-The contents are found in the rendered text by `spans.py`; what else a prompt may be is in `prompt.py`. Messages are as
-in the chats of transformers and of the common chat interfaces: contents may be lists of text parts, an assistant's may
-be empty beside `tool_calls`, and `tool` messages hold what a tool gave.
+The contents are found in the rendered text by `spans.py`; other kinds of prompt are in `prompt.py`. Messages are those
+of transformers and of common chat APIs: contents may be lists of text parts, an assistant's may be empty if it has
+`tool_calls`, and `tool` messages hold what a tool returned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tuco_lens.prompts.spans import Role, Span, content_spans, roles_of_tokens
 
 CHAT_ROLES: Final = ("system", "user", "assistant", "tool")
 SpecialTokens = Literal["control", "text"]
-"""What `<|im_end|>` and its like are, where a text or a message writes them: the control token, or plain characters."""
+"""How `<|im_end|>` and the like are read when a text or message contains them: as the control token or as text."""
 _OURS: Final = {
     "conversation": "prompts",
     "tools": "tools=…",
@@ -32,13 +32,13 @@ _OURS: Final = {
     "continue_final_message": "continue_final=…",
     "tokenize": "nothing: tokens are what is measured",
 }
-"""Arguments of transformers' `apply_chat_template` that are decided here, and what to give in their place."""
+"""Arguments of transformers' `apply_chat_template` that are set here, and what to give instead."""
 
 _MOST_WRITTEN: Final = 1_000_000
-"""Characters that a template may add to the messages: system prompts of its own, tools, documents."""
+"""Characters that a template may add to the messages: its own system prompt, tools, documents."""
 _LONGEST_CAUSE: Final = 300
 _TRIED: WeakKeyDictionary[Any, set[tuple[str, str, bool]]] = WeakKeyDictionary()
-"""By tokenizer, the templates that have been tried within limits."""
+"""The templates of each tokenizer that have run once in a child process; see `limits.py`."""
 _CLOSED: Final = (
     "a chat ends with the assistant's message, and the template ends that turn: TuCo is read behind it; "
     "continue_final=True leaves the turn open"
@@ -46,26 +46,26 @@ _CLOSED: Final = (
 
 
 class PromptNotice(UserWarning):
-    """Says how a prompt that can be meant in two ways was read; shown once."""
+    """Says how an ambiguous prompt was read."""
 
 
 class TemplateOptions(TypedDict, total=False):
-    """How chats are rendered, and texts tokenised, beyond `chat` and `system`; wherever prompts are read."""
+    """How chats are rendered and texts tokenised, besides `chat` and `system`; taken wherever prompts are read."""
 
     prefill: str | None
-    """What the answer begins with; it stands behind the opening of the assistant's turn, which stays open."""
+    """What the answer begins with: text behind the opening of the assistant's turn, which stays open."""
     continue_final: bool
-    """Leave the last message, the assistant's, open: no end of turn behind it, so it can be gone on from."""
+    """Leave the last message, the assistant's, open: no end of turn follows it, so that it can be continued."""
     tools: Sequence[Any] | None
-    """Tools of every chat that has none of its own: JSON schemas, or documented Python functions."""
+    """Tools for every chat that names none itself: JSON schemas, or documented Python functions."""
     template_kwargs: Mapping[str, Any] | None
-    """Variables for the template: `enable_thinking`, `documents`, or `chat_template` with the name of another one."""
+    """Variables for the template, such as `enable_thinking`; as `chat_template`, the name of another template."""
     special_tokens: SpecialTokens
-    """Whether control tokens that a text or a message's content writes out are control tokens, or characters."""
+    """"control": control tokens written out in a text or message are control tokens; "text": they are characters."""
 
 
 def given_options(template: TemplateOptions) -> dict[str, Any]:
-    """Those of the options that say anything, in a form that JSON takes; Python functions by their schema."""
+    """The options that differ from their defaults, as JSON takes them: Python functions as their schema."""
     given = {name: value for name, value in template.items() if value and value != "control"}
     if "tools" in given:
         given["tools"] = [_schema(tool) for tool in cast("Sequence[Any]", given["tools"])]
@@ -90,7 +90,7 @@ class ChatOptions:
     template_kwargs: Mapping[str, Any] | None = None
     special_tokens: SpecialTokens = "control"
     add_generation_prompt: bool = True
-    """Close with the template's opening of an answer, unless the last message is the assistant's."""
+    """End with the template's opening of an answer, unless the last message is the assistant's."""
 
     def __post_init__(self) -> None:
         if self.special_tokens not in ("control", "text"):
@@ -104,7 +104,7 @@ class ChatOptions:
 
     @property
     def for_chats(self) -> list[str]:
-        """Names of the options given that mean nothing without a chat."""
+        """Names of the given options that apply only to chats."""
         names = ("prefill", "continue_final", "tools", "template_kwargs")
         return [name for name in names if getattr(self, name)]
 
@@ -112,10 +112,10 @@ class ChatOptions:
 def check_messages(
     messages: Sequence[Any], *, system: str | None = None, name: str, options: ChatOptions | None = None
 ) -> list[dict[str, Any]]:
-    """The messages as plain dictionaries, each content a text, with the system message before them.
+    """The messages as plain dictionaries, each content a string, with the system message first.
 
     Raises:
-        InputError: naming the message that cannot be one, or the option that does not go with them.
+        InputError: naming the message that is invalid, or the option that does not go with the messages.
     """
     options = options or ChatOptions()
     checked = system_message(system)
@@ -142,12 +142,12 @@ def check_messages(
 
 
 def system_message(system: str | None) -> list[dict[str, Any]]:
-    """The messages that a system prompt makes: one or none."""
+    """The system prompt as a list of messages: one or none."""
     return [] if system is None else [{"role": "system", "content": system}]
 
 
 def check_text(text: str, name: str) -> None:
-    """Raises `InputError` if the text is empty or blank, or if it is not valid Unicode."""
+    """Raises `InputError` if the text is empty, blank or not valid Unicode; the message calls it `name`."""
     if not text.strip():
         raise InputError(name, "it is empty or only white space", "give it a text, or leave it out")
     try:
@@ -190,7 +190,7 @@ def _part(part: Any, where: str) -> str:
 
 
 def _tool_calls(calls: Any, where: str) -> list[Any]:
-    """The calls with their arguments as an object: templates write it out, and interfaces send it as a string."""
+    """The calls with their arguments parsed: APIs send them as a JSON string, templates expect an object."""
     if not isinstance(calls, list | tuple) or not all(isinstance(call, Mapping) for call in calls):  # pyright: ignore
         raise InputError(where, "its tool_calls are no list of objects", 'write [{"function": {"name": …}}]')
     checked: list[Any] = []
@@ -212,10 +212,10 @@ def _tool_calls(calls: Any, where: str) -> list[Any]:
 def render_chat(
     tokenizer: Any, messages: list[dict[str, Any]], options: ChatOptions, name: str
 ) -> tuple[str, list[Span]]:
-    """The template's text of a chat, and where in it the contents of the messages stand, in their order.
+    """The chat as the template renders it, and the spans of the messages' contents in it, ascending.
 
     Raises:
-        InputError: if there is no template, it refuses the messages, or it does not let the last one stay open.
+        InputError: if there is no template, it refuses the messages, or it does not allow the last one to stay open.
     """
     is_answered = messages[-1]["role"] == "assistant"
     if is_answered and not options.continue_final:
@@ -242,7 +242,7 @@ def _render(tokenizer: Any, options: ChatOptions, messages: Any, *, opens: bool)
 def _render_marked(render: Callable[[Any], str], messages: Any) -> str:
     try:
         return render(messages)
-    except Exception:  # it takes the contents apart; without markers it worked
+    except Exception:  # the template parses contents; it ran without markers
         return ""
 
 
@@ -254,7 +254,7 @@ def _rendered(
         remedy = "measure raw text (without --chat), or give a tokenizer that has one"
         raise InputError(name, "the tuned model's tokenizer has no chat template", remedy)
     try:
-        # Of several templates transformers takes the one that is named, or one of its own choice where there are tools.
+        # Of several templates, transformers takes the one named, else one that may depend on whether there are tools.
         which = (str(template), str((options.template_kwargs or {}).get("chat_template")), bool(options.tools))
         if which not in _TRIED.setdefault(tokenizer, set()):
             try_in_child(partial(render, messages))
@@ -263,7 +263,7 @@ def _rendered(
     except LimitExceeded as error:
         why = f"the chat template is not fit to be run: {error}"
         raise InputError(name, why, "give a tokenizer with another template, or measure raw text") from None
-    except Exception as error:  # whatever a stranger's template raises
+    except Exception as error:  # a template may raise anything
         if any(message["role"] == "system" for message in messages):
             remedy = "put the system prompt into the first user message"
         else:
@@ -275,7 +275,7 @@ def _rendered(
 
 
 def _require_sane(rendered: str, messages: list[dict[str, Any]], name: str) -> None:
-    """Refuse what no template for chats writes: nothing, invalid Unicode, or far more than the messages."""
+    """Refuse what no sane template writes: nothing, invalid Unicode, or far more than the messages."""
     most = _MOST_WRITTEN + 10 * len(str(messages))
     if len(rendered) > most:
         why = f"the chat template writes {len(rendered):,} characters for {len(messages)} messages"
@@ -284,7 +284,7 @@ def _require_sane(rendered: str, messages: list[dict[str, Any]], name: str) -> N
 
 
 def _left_open(content: str, rendered: str, spans: list[Span], name: str) -> tuple[str, list[Span]]:
-    """The chat up to the end of its last content, as that was given: a template may have cut white space off it."""
+    """The chat up to the end of its last content, with the white space at its end that the template may have cut."""
     last = spans[-1] if spans else None
     written = "" if last is None else rendered[last.start : last.end]
     if last is None or last.role != "assistant" or written.strip() != content.strip():
@@ -298,18 +298,18 @@ def _left_open(content: str, rendered: str, spans: list[Span], name: str) -> tup
 def tokens_of_chat(
     tokenizer: Any, rendered: str, spans: Sequence[Span], special_tokens: SpecialTokens, n_contents: int, name: str
 ) -> tuple[tuple[int, ...], tuple[Role, ...]]:
-    """Ids and roles of a rendered chat, in which the template has written the special tokens.
+    """Ids and roles of a rendered chat; no special tokens are added to those that the template writes.
 
     Args:
         tokenizer: The tuned model's.
         rendered: From `render_chat`.
         spans: From `render_chat`; ascending.
-        special_tokens: What control tokens within the spans are.
-        n_contents: How many contents there are to find, to tell whether one is missing.
+        special_tokens: How control tokens inside the spans are read.
+        n_contents: Number of contents that should have a span.
         name: What error messages call the prompt.
 
     Raises:
-        InputError: if special tokens are to be text, and the tokenizer or the template does not say where texts are.
+        InputError: if special tokens are to be text, and the tokenizer is slow or a content has no span.
     """
     if special_tokens == "text":
         if not tokenizer.is_fast or len(spans) < n_contents:
@@ -329,9 +329,9 @@ def tokens_of_chat(
 
 
 class _OnlyTheTemplates:
-    """A copy of a fast tokenizer in which control tokens are such where the template writes them, and text elsewhere.
+    """A copy of a fast tokenizer that reads control tokens as such only where the template writes them.
 
-    There each stands under another name, one that no text has; it splits the text around it as the token itself does.
+    There each goes by another name, which no text contains, and which splits the text around it as the token does.
     """
 
     _KNOWN: ClassVar[WeakKeyDictionary[Any, _OnlyTheTemplates]] = WeakKeyDictionary()
@@ -354,13 +354,13 @@ class _OnlyTheTemplates:
 
     @classmethod
     def of(cls, tokenizer: Any) -> _OnlyTheTemplates:
-        """The copy, made once for each tokenizer."""
+        """The copy for this tokenizer, made once."""
         if tokenizer not in cls._KNOWN:
             cls._KNOWN[tokenizer] = cls(tokenizer)
         return cls._KNOWN[tokenizer]
 
     def encode(self, rendered: str, spans: Sequence[Span]) -> tuple[tuple[int, ...], tuple[Role, ...]]:
-        """Ids and roles of a rendered chat, whose texts are at the spans."""
+        """Ids and roles of a rendered chat with the messages' contents at `spans`."""
         text, cursor, moved = "", 0, list[Span]()
         for span in spans:
             text += self._renamed(rendered[cursor : span.start])

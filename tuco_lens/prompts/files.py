@@ -1,8 +1,8 @@
-"""Prompts of the command line: read from files, checked line by line, streamed.
+"""The command line's prompts: read from files, checked line by line, streamed.
 
-A file is .txt (a prompt a line), .jsonl (objects with `prompt` or `messages`) or .csv (a column `prompt`), in UTF-8.
+A file is .txt (one prompt a line), .jsonl (objects with `prompt` or `messages`) or .csv (a column `prompt`), in UTF-8.
 Nothing here loads a model or holds more than one prompt, so a file of any length is checked before the models load.
-What a prompt may be is in `prompts/prompt.py`; where the results go is in `results/rows.py`.
+What a prompt may be is in `prompts/prompt.py`; results are written by `results/rows.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_prompt
 
 FilePrompt = str | list[Any] | dict[str, Any]
-"""A text, a list of chat messages, or an object of those and of the chat's `tools`."""
+"""A text, a list of chat messages, or an object with `messages` and `tools`."""
 
 UTF8_BOM: Final = b"\xef\xbb\xbf"
 
@@ -34,7 +34,7 @@ class Scan:
     n_prompts: int
     """Number of prompts."""
     sha256: str
-    """Digest of all prompts in their order, in hexadecimal; where they came from does not count."""
+    """Hexadecimal digest of all prompts in their order; independent of the files that they came from."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class PromptSource:
     files: tuple[Path, ...]
     """Prompt files."""
     texts: tuple[str, ...] = ()
-    """Prompts given one by one."""
+    """Prompts given as text, by `--prompt`."""
 
     def __iter__(self) -> Iterator[FilePrompt]:
-        """The prompts; files are read as the iteration goes on, and anew with each iteration.
+        """The prompts; files are read lazily, and again in each iteration.
 
         Raises:
             InputError: as `read_prompts`.
@@ -56,7 +56,7 @@ class PromptSource:
             yield prompt
 
     def named(self) -> Iterator[tuple[str, FilePrompt]]:
-        """Each prompt with what error messages call it."""
+        """Each prompt, after the name that error messages give it."""
         for path in self.files:
             for line, prompt in read_prompts(path):
                 yield f"{path}, line {line}", prompt
@@ -64,13 +64,13 @@ class PromptSource:
             yield ("--prompt" if len(self.texts) == 1 else f"--prompt number {number}"), text
 
     def scan(self, **reading: Any) -> Scan:
-        """Reads all prompts once, and checks each as far as that goes without a tokenizer.
+        """Reads all prompts once, and checks all of each that can be checked without a tokenizer.
 
         Args:
-            **reading: How they will be read: what `check_prompt` takes.
+            **reading: The options of `check_prompt`.
 
         Raises:
-            InputError: naming the file and line of the first prompt that cannot be measured.
+            InputError: naming the file and line of the first invalid prompt.
         """
         digest = hashlib.sha256()
         n_prompts = 0
@@ -84,7 +84,7 @@ class PromptSource:
 def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
     """The prompts of one file, each with the number of the line it ends on, from 1.
 
-    The prompts themselves are not checked (`check_prompt` does that); the file's format is.
+    Checks the format of the file, but not the prompts themselves (`check_prompt` does).
 
     Raises:
         InputError: if the file is missing, empty, not a file, of an unknown ending, not UTF-8, or broken at some line.
@@ -105,9 +105,9 @@ def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
 
 
 def text_lines(path: Path) -> Iterator[str]:
-    """The lines of a file, or of a `.gz` or `.xz`, with their ends.
+    """The lines of a file, decompressed if it is a `.gz` or `.xz`, with their line ends.
 
-    Only a line feed ends a line: a prompt may hold any other separator.
+    Only a line feed ends a line: a prompt may contain any other separator.
 
     Raises:
         InputError: if the file cannot be read, or a line is not UTF-8.
@@ -146,10 +146,10 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, FilePrompt]]:
 
 
 def json_object(line: str, where: str, example: str) -> Mapping[str, Any]:
-    """The object that a line of a .jsonl file holds; errors call the line `where`, and show the `example`.
+    """The object in a line of a .jsonl file; errors call the line `where`, and show `example`.
 
     Raises:
-        InputError: if the line is blank, broken, or holds something else.
+        InputError: if the line is blank, is no valid JSON, or is no object.
     """
     if not line.strip():
         raise InputError(where, "it is blank", "take the line out")
@@ -165,10 +165,10 @@ def json_object(line: str, where: str, example: str) -> Mapping[str, Any]:
 
 
 def prompt_of_record(record: Mapping[str, Any], where: str) -> FilePrompt:
-    """The prompt or the messages of a record, of the right type and else unchecked; errors call it `where`.
+    """The `prompt` or `messages` of a record, checked for their type alone; errors call the record `where`.
 
     Raises:
-        InputError: if it has both fields or neither, or one of another type.
+        InputError: if it has both fields or neither, or if the field has another type.
     """
     if ("prompt" in record) == ("messages" in record):
         found = "both" if "prompt" in record else "neither"
@@ -182,10 +182,10 @@ def prompt_of_record(record: Mapping[str, Any], where: str) -> FilePrompt:
 
 
 def string_field(record: Mapping[str, Any], name: str, where: str) -> str:
-    """The string that a record has under a name; errors call the record `where`.
+    """The string in the field `name` of a record; errors call the record `where`.
 
     Raises:
-        InputError: if it has none, or one of another type.
+        InputError: if the field is missing, or is no string.
     """
     if name not in record:
         raise InputError(where, f"it lacks the field {name}", "mend the line")
@@ -201,14 +201,14 @@ def _read_csv(path: Path) -> Iterator[tuple[int, FilePrompt]]:
 
 
 def csv_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a .csv file by its header, each with the number of the line it ends on.
+    """The rows of a .csv file as dicts by column, each with the number of the line it ends on, from 1.
 
     Args:
         path: The file.
         columns: Columns that it must have, once each.
 
     Raises:
-        InputError: as `text_lines`; if a column is missing or there twice, or a row has another number of cells.
+        InputError: as `text_lines`; if a column is missing or doubled, or a row is broken or too short or too long.
     """
     reader = csv.reader(text_lines(path), strict=True)
     header = _next_row(reader, path)
@@ -227,7 +227,7 @@ def csv_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _next_row(reader: Any, path: Path) -> list[str] | None:
     """The next row that is not a blank line, or None at the end."""
-    # The csv module refuses cells over 128 KiB by a limit of the whole process; it is lifted for this row only.
+    # The csv module refuses cells over 128 KiB, by a limit for the whole process; it is lifted for this row only.
     limit = csv.field_size_limit(2**31 - 1)
     try:
         return next((row for row in reader if row), None)

@@ -1,9 +1,8 @@
-"""Code that a stranger wrote and that has to run: a chat template, a tokenizer's patterns. Bounded in time and memory.
+"""Limits of time and memory for code from strangers that has to run: chat templates, tokenizers' patterns.
 
 The first run of a template, and of patterns that are not plain, is in a forked child (`try_in_child`), which may hang,
-abort or take all memory that it is given; that costs a few hundredths of a second once. Later runs are in this process,
-and are stopped when they take too long (`stopped_after`), which can be done to Python's code but not to what runs in a
-library of another language.
+abort or use up the memory that it is given; that costs a few hundredths of a second, once. Later runs are in this
+process and stopped when they take too long (`stopped_after`), which works on Python code but not on native libraries.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ SECONDS: Final = 10.0
 BYTES: Final = 1 << 30
 """Memory that one run may take beyond what the process already has."""
 _LOOK_EVERY, _IDLE_LOOKS = 0.05, 20
-"""Seconds between looks at what runs, and after how many without any the looking ends."""
+"""Seconds between two looks at the runs, and the number of looks without a run after which the thread ends."""
 _FINE, _FAILED, _NO_MEMORY = 0, 1, 2
 
 
 class LimitExceeded(Exception):
-    """Why a run was stopped: it took too long, or too much memory, or it ended the process it ran in."""
+    """A run took too long or too much memory, or crashed the child process; the message says which."""
 
 
 def try_in_child(call: Callable[[], Any]) -> None:
     """Run something in a forked child, to see whether it stays within the limits. What it returns or raises is lost.
 
-    On Linux alone: elsewhere memory cannot be limited, and libraries of the system may not be used after a fork.
+    Elsewhere than on Linux nothing is run: memory cannot be limited, and system libraries may not be used after a fork.
 
     Raises:
         LimitExceeded: if it does not.
@@ -44,7 +43,7 @@ def try_in_child(call: Callable[[], Any]) -> None:
     if sys.platform != "linux":
         return
     with warnings.catch_warnings():
-        # Python 3.12 warns of forks beside threads. The child takes no lock that another thread may hold.
+        # Python 3.12 warns of forks in processes with threads. The child takes no lock that another thread may hold.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -61,13 +60,13 @@ def try_in_child(call: Callable[[], Any]) -> None:
 def _be_child(call: Callable[[], Any]) -> None:
     code = _FAILED
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # an aborting library has much to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # aborting libraries print a lot
         _limit_memory()
         call()
         code = _FINE
     except MemoryError:
         code = _NO_MEMORY
-    except BaseException:  # the parent runs it too, and meets the same
+    except BaseException:  # the parent runs it too, and gets the same error
         code = _FAILED
     finally:
         os._exit(code)
@@ -83,7 +82,7 @@ def _limit_memory() -> None:
 
 
 def _waited_for(pid: int) -> int | None:
-    """The child's status; None if it had to be killed."""
+    """The child's exit status; None if it was killed for taking too long."""
     pause, end = 0.001, time.monotonic() + SECONDS
     while time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -98,7 +97,7 @@ def _waited_for(pid: int) -> int | None:
 
 @contextlib.contextmanager
 def stopped_after(seconds: float = SECONDS) -> Generator[None]:
-    """Raises `LimitExceeded` in Python code that runs longer than this in the block, within a tenth of a second."""
+    """Stops Python code in the block that runs longer, a tenth of a second later at most; raises `LimitExceeded`."""
     run = _WATCH.begin(seconds)
     try:
         yield
@@ -109,12 +108,12 @@ def stopped_after(seconds: float = SECONDS) -> Generator[None]:
 
 
 class _Watch:
-    """One thread that looks at all that runs, and ends when nothing has for a while; a thread for each costs more."""
+    """One thread that watches all runs, and ends when there have been none for a while; one per run would cost more."""
 
     def __init__(self) -> None:
         self.guard = threading.Lock()
         self.running: dict[object, tuple[int, float]] = {}
-        """By run, its thread and when it is to be stopped."""
+        """The thread of each run, and the time at which to stop it."""
         self.is_looking = False
 
     def begin(self, seconds: float) -> object:
@@ -129,7 +128,7 @@ class _Watch:
     def end(self, run: object) -> None:
         with self.guard:
             self.running.pop(run, None)
-            _throw(threading.get_ident(), None)  # what was thrown and has not arrived shall not
+            _throw(threading.get_ident(), None)  # cancel what was thrown but has not arrived yet
 
     def _look(self) -> None:
         n_idle = 0
@@ -149,9 +148,9 @@ def _throw(thread: int, error: type[BaseException] | None) -> None:
 
 
 class _Stopped(BaseException):
-    """Thrown into a thread that has run for too long; not an `Exception`, which a template's filters might swallow."""
+    """Thrown into a thread that runs too long; not an `Exception`, which a template's filters might catch."""
 
 
 _WATCH: Final = _Watch()
-if hasattr(os, "register_at_fork"):  # the thread is not in a child, and its lock might be held there for ever
+if hasattr(os, "register_at_fork"):  # a forked child has no such thread, and might have its lock held for ever
     os.register_at_fork(after_in_child=_WATCH.__init__)

@@ -1,7 +1,7 @@
 """Prompts: from text, chat messages or token ids to the tokens that both models read.
 
-A prompt is tokenised once, by the tuned model's transformers tokenizer itself, and never by TransformerLens (whose
-`prepend_bos` doubles the BOS that a chat template writes). Also here: cutting a prompt to the context. Chats are
+A prompt is tokenised once, by the tuned model's transformers tokenizer and never by TransformerLens (whose
+`prepend_bos` doubles the BOS that a chat template writes). Cutting a prompt to the context is here too. Chats are
 rendered in `chats.py`; roles and display strings of tokens are in `spans.py`, prompt files in `files.py`, batches in
 `engine/batches.py`. This module imports no torch, so that prompts can be checked before the models load.
 """
@@ -38,26 +38,26 @@ class Prompt(Brief):
     """One tokenised prompt."""
 
     text: str
-    """The text as given; for a chat, the rendered template; for token ids, their decoding."""
+    """The text as given; for a chat, as the template renders it; for token ids, decoded."""
     token_ids: tuple[int, ...]
-    """What both models read, [n_tokens]."""
+    """The ids that both models read, [n_tokens]."""
     tokens: tuple[str, ...]
-    """How each token reads, [n_tokens]; see `display_tokens`."""
+    """The string of each token for display, [n_tokens]; see `display_tokens`."""
     roles: tuple[Role, ...]
-    """"text", "system", "user", "assistant", "tool", or "template" for what tokenizer or template add, [n_tokens]."""
+    """"text", "system", "user", "assistant", "tool", or "template" for what tokenizer or template adds, [n_tokens]."""
     has_bos: bool = False
     """Whether the first token is the tokenizer's BOS."""
     n_dropped: int = 0
-    """Tokens cut off to fit the context; `text` still has them."""
+    """Number of tokens cut off to fit the context; `text` still has them."""
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens, in tokens."""
+        """Number of tokens."""
         return len(self.token_ids)
 
 
 PromptLike = str | Sequence[Mapping[str, Any]] | Mapping[str, Any] | Sequence[int] | Prompt
-"""Text, chat messages (`{"role", "content"}` each), those and `tools` in one object, token ids, or a `Prompt`."""
+"""Text, chat messages (each `{"role", "content"}`), an object of `messages` and `tools`, token ids, or a `Prompt`."""
 _TWO_BOS: Final = (
     "a text begins with the BOS that the tokenizer writes itself, as one does that was put into a chat template "
     "beforehand: it was given one BOS, not two"
@@ -77,16 +77,15 @@ def make_prompt(
     """Tokenises one prompt, once, for both models of a pair.
 
     Raw text gets the special tokens that the tokenizer itself adds: a BOS if and only if it adds one. A chat gets those
-    that its template writes, and no others. Text that begins with the BOS itself, since it was put into the template
-    beforehand, gets no second one, and a `PromptNotice` says so.
+    that its template writes, and no others. Text that already begins with the BOS, such as a chat rendered beforehand,
+    gets no second one, and a `PromptNotice` says so.
 
     Args:
         tokenizer: The tuned model's transformers tokenizer.
-        prompt: Text, messages, an object of `messages` and `tools`, token ids, or a `Prompt`, which is returned as it
-            is.
-        chat: Take a text as the one user message of a chat. Messages are a chat with or without it.
-        system: A system message to put before the chat.
-        add_generation_prompt: Close the chat with the template's opening of an answer, unless the last message is the
+        prompt: See `PromptLike`; a `Prompt` is returned unchanged, whatever the other options.
+        chat: Take a text as the one user message of a chat. Messages are always a chat.
+        system: A system message to put before the chat; an error beside a `Prompt`.
+        add_generation_prompt: End the chat with the template's opening of an answer, unless the last message is the
             assistant's.
         index: The prompt's number, for error messages.
         **template: `prefill`, `continue_final`, `tools`, `template_kwargs` and `special_tokens`; see `TemplateOptions`.
@@ -112,7 +111,7 @@ def make_prompt(
 
 
 def is_one_prompt(prompts: PromptLike | Sequence[PromptLike]) -> bool:
-    """Whether it is one prompt and not several: a string, a `Prompt`, an object, a list of messages or one of ids."""
+    """Whether this is one prompt, not several: a string, a `Prompt`, an object, a list of messages or of ids."""
     if isinstance(prompts, str | Prompt | Mapping):
         return True
     return all(isinstance(part, int) for part in prompts) or all(_is_message(part) for part in prompts)
@@ -122,7 +121,7 @@ def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLik
     """One prompt or many, as a list.
 
     Raises:
-        InputError: if there are none.
+        InputError: if the list is empty.
     """
     if isinstance(prompts, str | Prompt | Mapping):
         return [prompts]
@@ -149,7 +148,7 @@ def check_prompt(
     name: str = "the prompt",
     **template: Unpack[TemplateOptions],
 ) -> str | list[dict[str, Any]] | tuple[int, ...]:
-    """Checks all of a prompt that can be checked without a tokenizer.
+    """Checks all of a prompt that can be checked without a tokenizer; options as in `make_prompt`.
 
     Returns:
         Raw text as a string; a chat as its list of messages, the system message included; token ids as a tuple.
@@ -166,7 +165,7 @@ def check_prompt(
             _require_no_chat_options(system, options, name)
             return prompt
         return check_messages([{"role": "user", "content": prompt}], system=system, name=name, options=options)
-    # A 1-D tensor or array of ids is a list of ids.
+    # A 1-D tensor or array of ids becomes a list.
     parts: object = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # pyright: ignore
     if isinstance(parts, Mapping):
         parts = _messages_of(parts, name)  # pyright: ignore
@@ -190,7 +189,7 @@ def _require_no_chat_options(system: str | None, options: ChatOptions, name: str
 
 
 def _messages_of(record: Mapping[str, Any], name: str) -> Sequence[Any]:
-    """The messages of a chat that names its own tools beside them."""
+    """The messages in an object of `messages` and `tools`."""
     messages: Any = record.get("messages")
     if not isinstance(messages, Sequence) or set(record) - {"messages", "tools"}:
         raise InputError(name, f"an object of {', '.join(map(str, record))} is no chat", "give messages, and tools")
@@ -224,7 +223,7 @@ def _from_text(tokenizer: Any, text: str, special_tokens: SpecialTokens, name: s
 
 def _from_ids(tokenizer: Any, token_ids: tuple[int, ...], name: str) -> Prompt:
     for token_id in token_ids:
-        # The tokenizers library holds ids in 32 bits and overflows beyond.
+        # The tokenizers library holds ids in 32 bits and overflows above.
         if not 0 <= token_id < 2**31 or tokenizer.convert_ids_to_tokens(token_id) is None:
             why = f"the tokenizer has no token of id {token_id}"
             raise InputError(name, why, "tokenise with the tuned model's own tokenizer")
@@ -242,7 +241,7 @@ def _from_messages(tokenizer: Any, messages: list[dict[str, Any]], options: Chat
 def _roles_of_text(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Role, ...]:
     special = set(tokenizer.all_special_ids)
     unknown = tokenizer.unk_token_id
-    # A word that the vocabulary lacks is text, unless the same token also opens or closes texts (GPT-2).
+    # The unknown token stands for text, unless it is also the BOS or EOS (GPT-2).
     if unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         special.discard(unknown)
     return tuple("template" if token_id in special else "text" for token_id in token_ids)
@@ -265,19 +264,20 @@ def fit(
     d_vocab: int | None = None,
     base_d_vocab: int | None = None,
 ) -> Prompt:
-    """The prompt, if the models take it as it is; else cut to the context, if asked.
+    """The prompt, checked to be one that the models can read, and cut to the context if asked.
 
     Args:
         prompt: From `make_prompt`.
-        n_ctx: Longest prompt that the models take, in tokens; None for no limit.
+        n_ctx: Longest prompt that the models can read, in tokens; None for no limit.
         truncate: "left" drops the first tokens, but keeps a BOS at the start; "right" drops the last, so the prompt is
-            measured at another token than its end.
+            measured at another token than its own last.
         index: The prompt's number, for error messages.
         d_vocab: Size of the tuned model's embedding, in tokens; None leaves the ids unchecked.
-        base_d_vocab: Size of the base model's embedding, which drift and OutputCo run too; None where they do not.
+        base_d_vocab: Size of the base model's embedding, in tokens, for drift and OutputCo; None for TuCo alone.
 
     Raises:
-        InputError: if the prompt is too long and `truncate` is None, or if an id is outside an embedding.
+        InputError: if the prompt is too long and `truncate` is None, if `truncate` is unknown, or if an id is outside
+            an embedding.
     """
     name = prompt_name(index)
     if truncate not in (None, "left", "right"):
@@ -306,7 +306,7 @@ def _cut(prompt: Prompt, n_ctx: int, truncate: Truncate | None, name: str) -> Pr
 
 
 def _require_base_tokens(prompt: Prompt, size: int, name: str) -> None:
-    """Refuse tokens that fine-tuning added and the base model's embedding of `size` tokens lacks."""
+    """Refuse tokens added by fine-tuning, which the base model's embedding of `size` tokens lacks."""
     pairs = zip(prompt.token_ids, prompt.tokens, strict=True)
     lacking = sorted({token for token_id, token in pairs if token_id >= size})
     if lacking:

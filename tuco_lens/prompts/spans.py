@@ -1,7 +1,7 @@
-"""Which part of a chat each token belongs to, and how each token reads when shown alone.
+"""Which part of a chat each token belongs to, and the string that figures show for it.
 
-`prompts/prompt.py` calls these two on every prompt; the figures use what they return. Everything here works on
-strings and on the interface of a transformers tokenizer, and imports neither torch nor transformers.
+Everything here works on strings and on the interface of a transformers tokenizer, and imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Role = Literal["text", "system", "user", "assistant", "tool", "template"]
 
 @dataclass(frozen=True)
 class Span:
-    """The characters start … end-1 of a rendered chat, which came from one message."""
+    """The characters start … end-1 of a rendered chat: the content of one message."""
 
     start: int
     """First character."""
@@ -26,15 +26,15 @@ class Span:
 
 
 def content_spans(messages: Sequence[Mapping[str, Any]], rendered: str, render: Callable[[Any], str]) -> list[Span]:
-    """Where the contents of the messages stand in the rendered chat.
+    """Where the contents of the messages are in the rendered chat.
 
-    The template is rendered a second time with a marker in place of each content. The text between the markers is
-    the template's own, so a content that also occurs in the template ("user") is not mistaken for it. Templates that
-    trim the contents are followed. Where this does not rebuild `rendered` (the template treats contents by what is in
-    them), the contents are searched for from left to right, and one that is not found has no span.
+    The template is rendered a second time with a marker in place of each content. The text between the markers is the
+    template's own, so a content that also occurs in the template ("user") is not mistaken for it. Templates may trim
+    the contents. If this does not rebuild `rendered` (since the template depends on what the contents say), they are
+    searched for from left to right, and one that is not found has no span.
 
     Args:
-        messages: `{"role", "content"}` each.
+        messages: Each `{"role", "content"}`.
         rendered: The template's rendering of `messages`.
         render: Renders other messages in the same way; called once.
     """
@@ -92,17 +92,15 @@ def _searched(messages: Sequence[Mapping[str, Any]], rendered: str) -> list[Span
 
 def _role(message: Mapping[str, Any]) -> Role:
     role = message["role"]
-    assert role in get_args(Role), role  # checked when the messages came in
+    assert role in get_args(Role), role  # checked by `check_messages`
     return cast("Role", role)
 
 
 def roles_of_tokens(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -> tuple[Role, ...]:
-    """The role of each token: that of the message whose characters it holds, else "template".
-
-    A token that holds characters of both a message and the template belongs to the message.
+    """The role of each token: that of the message that any of its characters are from, else "template".
 
     Args:
-        offsets: First character, and one past the last, of each token; ascending.
+        offsets: First character of each token, and one past its last; ascending.
         spans: Ascending and disjoint.
     """
     roles: list[Role] = []
@@ -116,10 +114,10 @@ def roles_of_tokens(offsets: Sequence[tuple[int, int]], spans: Sequence[Span]) -
 
 
 def display_tokens(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, ...]:
-    """Each token as it reads within a text, so that the strings put together read as the text.
+    """The string of each token inside a text, [n_tokens]: joined, they read as the text.
 
-    A space that belongs to a token is kept. A token that holds a part of a character only shows U+FFFD. Special
-    tokens show their name.
+    Spaces that belong to a token are kept. A token that is only part of a character shows U+FFFD, a special token its
+    name.
     """
     special = {int(token_id): str(token) for token_id, token in tokenizer.added_tokens_decoder.items()}
     names: list[str | None] = tokenizer.convert_ids_to_tokens(list(token_ids))
@@ -134,7 +132,7 @@ def _shower(tokenizer: Any) -> Callable[[int, str | None], str]:
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
 
     def by_decoder(token_id: int, name: str | None) -> str:
-        # Decoders drop the space before the first word; behind another token it stays.
+        # Decoders drop the space before the first word, so the token is decoded behind another one.
         text: str = decoder.decode(["x", name]) if decoder is not None and name is not None else ""
         return text[1:] if text.startswith("x") else by_decode(token_id, name)
 
