@@ -12,6 +12,7 @@ import torch
 
 from tests.pairs import tiny_pair
 from tuco_lens import InputError, ModelPair
+from tuco_lens.engine.use import guard, use_of
 from tuco_lens.steering.scaling import Scaling, method_of, scaling_settings
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
@@ -152,3 +153,30 @@ def test_a_stream_may_be_read_in_another_thread_than_it_was_made_in(pair: ModelP
     first = next(stream).token_id
     (rest,) = together(lambda: [token.token_id for token in stream])
     assert (first, *rest) == whole.token_ids
+
+
+def test_a_call_within_a_call_that_is_refused_gives_back_no_lock_but_its_own() -> None:
+    outer, inner = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    guard(outer)
+    guard(inner)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        use_of(inner).take(open_ended=True)
+        held.set()
+        done.wait(SECONDS)
+        use_of(inner).give_back(open_ended=True)
+
+    def call_inner(*_: Any) -> None:
+        with pytest.raises(InputError, match="in use"):
+            inner(torch.ones(1))
+
+    hook = outer.register_forward_pre_hook(call_inner)
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        held.wait(SECONDS)
+        outer(torch.ones(1))
+        hook.remove()
+        done.set()
+        holding.result(SECONDS)
+    together(lambda: outer(torch.ones(1)), lambda: inner(torch.ones(1)))  # else one waits for ever

@@ -92,6 +92,8 @@ def test_a_cache_of_some_layers_and_positions_is_a_part_of_the_whole(pair: Model
         part["ftc", 1]
     with pytest.raises(KeyError, match="cumulative_ptc"):
         part["fct", 1]
+    with pytest.raises(KeyError, match="use \\(name, layer\\)"):
+        part.stack("ftcc")
 
 
 def test_the_logits_of_run_with_cache_are_the_tuned_models(pair: ModelPair) -> None:

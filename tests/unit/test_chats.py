@@ -38,6 +38,12 @@ def with_tools(tokenizer: Any) -> Any:
     return own
 
 
+def test_no_tools_are_an_empty_list_of_tools(tokenizer: Any) -> None:
+    both = copy.deepcopy(tokenizer)
+    both.chat_template = {"default": TOOL_TEMPLATE, "tool_use": "{{ raise_exception('chosen without tools') }}"}
+    assert make_prompt(both, "Name a river.", chat=True, tools=[]) == make_prompt(both, "Name a river.", chat=True)
+
+
 def of_role(prompt: Prompt, role: str) -> str:
     return "".join(token for token, found in zip(prompt.tokens, prompt.roles, strict=True) if found == role)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tuco_lens.engine.batches import length_sorted_batches, right_pad
 from tuco_lens.errors import InputError
 from tuco_lens.prompts import Prompt, fit, make_prompt
+from tuco_lens.prompts.prompt import as_prompt_list, is_one_prompt
 from tuco_lens.prompts.spans import Span, roles_of_tokens
 
 CHATML = (
@@ -239,6 +240,10 @@ def test_token_ids_are_taken_as_they_are() -> None:
 def test_a_tensor_of_ids_is_a_list_of_ids() -> None:
     torch = pytest.importorskip("torch")
     assert make_prompt(byte_level(), torch.tensor([0, 5, 6])) == make_prompt(byte_level(), [0, 5, 6])
+    for ids in (torch.tensor([0, 5, 6]), torch.tensor([0, 5, 6]).numpy()):
+        assert is_one_prompt(ids)
+        assert as_prompt_list(ids) == [[0, 5, 6]]
+    assert as_prompt_list(torch.tensor([[0, 5], [6, 7]])) == [[0, 5], [6, 7]]
 
 
 def test_a_tokenised_prompt_comes_back_as_it_is() -> None:

@@ -186,8 +186,7 @@ class ContributionCache(Brief):
     def _why_missing(self, key: Any) -> str:
         if not (isinstance(key, tuple) and len(key) == 2 and key[0] in CACHE_NAMES):  # pyright: ignore[reportUnknownArgumentType]
             return f"no entry {key!r}: use (name, layer) with a name of {', '.join(CACHE_NAMES)}"
-        layers = sorted(layer for name, layer in self.vectors if name == key[0])
-        return f"no entry {key!r}: {key[0]!r} was kept for layers {layers}; ask for more with layers="
+        return f"no entry {key!r}: {key[0]!r} was kept for layers {self.layers(key[0])}; ask for more with layers="
 
     def layers(self, name: str) -> list[int]:
         """The layers for which `name` was kept, ascending."""
@@ -195,7 +194,7 @@ class ContributionCache(Brief):
 
     def stack(self, name: str) -> Float[Tensor, "layer position d_model"]:
         """All kept layers of one name, in ascending order."""
-        return torch.stack([self[name, layer] for layer in self.layers(name)])
+        return torch.stack([self[name, layer] for layer in self.layers(name) or [0]])
 
 
 def _ranges(layers: Sequence[int]) -> str:

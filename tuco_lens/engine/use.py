@@ -97,16 +97,17 @@ def inner_module(model: Any) -> nn.Module:
 
 
 _CALLS = threading.local()
-"""`depth`: how many calls of guarded modules this thread is inside."""
+"""`inside`: the guarded modules whose calls this thread is inside, the outermost first."""
 
 
 def _begin(module: nn.Module, _args: Any) -> None:
     use_of(module).take()
-    _CALLS.depth = getattr(_CALLS, "depth", 0) + 1
+    _CALLS.inside = [*getattr(_CALLS, "inside", ()), module]
 
 
 def _end(module: nn.Module, _args: Any, _output: Any) -> None:
     # PyTorch calls this after errors too, even after one in `_begin`, when there is nothing to give back.
-    if getattr(_CALLS, "depth", 0):
-        _CALLS.depth -= 1
+    *outer, last = getattr(_CALLS, "inside", None) or [None]
+    if last is module:
+        _CALLS.inside = outer
         use_of(module).give_back()

@@ -233,7 +233,7 @@ def render_chat(
 
 
 def _render(tokenizer: Any, options: ChatOptions, messages: Any, *, opens: bool) -> str:
-    tools = None if options.tools is None else list(options.tools)
+    tools = list(options.tools or ()) or None  # an empty list would choose a template for tools
     more = dict(options.template_kwargs or {})
     with stopped_after():
         return tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=opens, **more)

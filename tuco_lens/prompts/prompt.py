@@ -114,7 +114,8 @@ def is_one_prompt(prompts: PromptLike | Sequence[PromptLike]) -> bool:
     """Whether this is one prompt, not several: a string, a `Prompt`, an object, a list of messages or of ids."""
     if isinstance(prompts, str | Prompt | Mapping):
         return True
-    return all(isinstance(part, int) for part in prompts) or all(_is_message(part) for part in prompts)
+    listed = _as_list(prompts)
+    return all(isinstance(part, int) for part in listed) or all(_is_message(part) for part in listed)
 
 
 def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLike]:
@@ -125,10 +126,15 @@ def as_prompt_list(prompts: PromptLike | Sequence[PromptLike]) -> list[PromptLik
     """
     if isinstance(prompts, str | Prompt | Mapping):
         return [prompts]
-    listed: list[Any] = list(prompts)
+    listed = _as_list(prompts)
     if not listed:
         raise InputError("no prompts", "the list is empty", "give at least one prompt")
     return [listed] if is_one_prompt(listed) else listed
+
+
+def _as_list(prompts: Any) -> list[Any]:
+    """As a list, also of a tensor or array of ids: a 1-D one is a prompt, of a 2-D one each row is."""
+    return prompts.tolist() if hasattr(prompts, "tolist") else list(prompts)
 
 
 def _is_message(part: object) -> bool:
