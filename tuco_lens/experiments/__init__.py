@@ -1,16 +1,16 @@
 """The paper's experiments (§5), each one function that returns one result, with the statistics that the paper lacks.
 
 `web_vs_chat.py`, `gcg.py`, `conjugate.py` and `jailbreak_success.py` compare groups of prompts and return a
-`Comparison` (`comparison.py`); `many_shot.py` and `output_co.py` let something grow in front of a prompt and return a
-`Series` (`series.py`); the α sweep is `tuco_lens/sweep/`. What is read off a prompt is in `scores.py`, the null
-controls are in `nulls.py`, the sentences in `words.py`, the figures in `figures.py`.
+`Comparison` (`comparison.py`); `many_shot.py` and `output_co.py` put more and more examples before a final question and
+return a `Series` (`series.py`); the α sweep is in `tuco_lens/sweep/`. The scores of a prompt are in `scores.py`, null
+controls in `nulls.py`, summaries in words in `words.py`, figures in `figures.py`.
 
-Content warning: some experiments measure harmful prompts. They are never shown; results hold numbers.
+Content warning: some experiments measure harmful prompts. They are never shown, and results do not contain them.
 """
 
 from __future__ import annotations
 
-# Not lazily, as elsewhere: the functions bear the names of their modules, which would take their places.
+# Not lazy, unlike elsewhere: each function has the name of its module, which would take its place in the package.
 from tuco_lens.experiments.alpha_sweep import alpha_sweep
 from tuco_lens.experiments.attacks_of import AttackOptions
 from tuco_lens.experiments.comparing import NullOptions

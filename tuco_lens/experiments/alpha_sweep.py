@@ -1,7 +1,7 @@
 """Experiment 5.1: does scaling the fine-tuning component steer behaviour?
 
-The sweep itself is `tuco_lens/sweep/`; here it is run on the 23 behaviours of the paper like every other experiment.
-MMLU's 57 tasks are asked by `tuco-lens sweep --tasks mmlu`.
+The sweep itself is in `tuco_lens/sweep/`; here it is run on the paper's 23 behaviours, like the other experiments.
+`tuco-lens sweep --tasks mmlu` runs it on MMLU's 57 tasks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
 
 ROWS_PER_PROMPT: Final = 4
-"""Questions in the place of one prompt of a batch: behind what all begin with alike, they are short."""
+"""Questions that count as one prompt of a batch: their shared beginning is computed once, and the rest is short."""
 
 
 def alpha_sweep(
@@ -34,15 +34,15 @@ def alpha_sweep(
 
     Args:
         pair: the pair.
-        data: a local folder of the data sets; without it `TUCO_LENS_DATA`, or the hub.
-        limit: questions of each behaviour at most, drawn at random; all 1000 by default.
-        seed: of the draw, of the folds and of the bootstrap.
+        data: local folder of the data sets; by default that of `TUCO_LENS_DATA`, or else the Hugging Face hub.
+        limit: most questions per behaviour, drawn at random; by default all 1000.
+        seed: of the draw, the folds and the bootstrap.
         system: system prompt of every chat.
         run: where the result goes, and whether to resume.
 
     Raises:
-        InputError: if the data is not there.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        InputError: if the data is missing, or a behaviour has fewer questions than the 5 folds.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     folder = data or os.environ.get(VARIABLE)
     if folder is None:

@@ -1,4 +1,4 @@
-"""The attack strings that the experiments use: optimised on the tuned model, on goals that are not measured."""
+"""The attack strings of the experiments: optimised on the tuned model, for goals of AdvBench that are not held out."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackOptions:
-    """How many attack strings are sought, and how."""
+    """How many attack strings are optimised, and how."""
 
     n_strings: int = 11
-    """Strings, each with a seed of its own; the paper has 11 for each model."""
+    """Number of strings, each with a seed of its own; the paper has 11 per model."""
     n_goals: int = 1
-    """Goals that each string is sought for; other goals than those that are measured."""
+    """Goals that each string is optimised for, of the 420 of `trained_positions`; measured too unless `held_out`."""
     gcg: GcgSettings = field(default_factory=GcgSettings)
-    """Length, place and budget of the search; its seed is replaced."""
+    """Length, place, system message and budget of the search; its seed is replaced."""
     found: tuple[Mapping[str, Any], ...] = ()
-    """Strings that were found before, with these options: `Comparison.facts["attacks"]`. They are not sought again."""
+    """Strings found before with these options (`Comparison.facts["attacks"]`), used instead of a new search."""
 
     def as_parameters(self) -> dict[str, Any]:
-        """What decides numbers, for `ExperimentSettings`."""
+        """The options that decide the numbers, for `ExperimentSettings.parameters`."""
         return {"n_strings": self.n_strings, "n_goals": self.n_goals, "gcg": asdict(self.gcg)}
 
 
 def seek_attacks(
     pair: ModelPair, goals: Dataset, options: AttackOptions, step: Step, *, seed: int, progress: bool
 ) -> list[dict[str, Any]]:
-    """Attack strings, one step each: attack, loss, first_loss, reached, n_evaluated.
+    """Find attack strings, one step each: attack, loss and first_loss (nats per token), reached, n_evaluated.
 
     Raises:
-        InputError: if strings are given, and not as many as are asked for.
+        InputError: if `options.found` has strings, but not `n_strings` of them; or as `optimise`.
     """
     if options.found and len(options.found) != options.n_strings:
         why = f"{len(options.found)} are given and {options.n_strings} are asked for"
         raise InputError("attack strings", why, "give as many as n_strings, or none")
-    # Strings that were found before take the same steps, so that a journal fits either way.
+    # Strings found before also go through `step`, so that the journal has the same steps either way.
     return [
         step(lambda i=i: dict(options.found[i]) if options.found else _sought(pair, goals, options, seed, i, progress))
         for i in range(options.n_strings)
@@ -72,7 +72,7 @@ def _sought(pair: ModelPair, goals: Dataset, options: AttackOptions, seed: int, 
 
 
 def attack_words(found: Sequence[Mapping[str, Any]]) -> str:
-    """How well the search went, in words: a string that does not reach its target is a weak attack."""
+    """How well the search went, as a sentence: a string that does not reach its target is a weak attack."""
     reached = sum(bool(each["reached"]) for each in found)
     first, last = (sum(float(each[name]) for each in found) / len(found) for name in ("first_loss", "loss"))
     return (
@@ -82,12 +82,12 @@ def attack_words(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def attacked(goals: Sequence[str], attacks: Sequence[str], options: AttackOptions) -> list[str]:
-    """Each goal with one attack string, taken in turn: one prompt for each goal."""
+    """One prompt per goal: the goal with an attack string; the strings take turns."""
     return [with_attack(goal, attacks[i % len(attacks)], options.gcg.place) for i, goal in enumerate(goals)]
 
 
 def random_strings(pair: ModelPair, options: AttackOptions, n: int, *, seed: int) -> list[str]:
-    """Strings of random tokens of the same kind and number as an attack's: what an attack is before it is sought."""
+    """n strings of random tokens, as many and of the same kind as those of an attack: the control for the search."""
     allowed = allowed_tokens(pair.tokenizer, pair.tuned.cfg.d_vocab).nonzero().flatten()
     draws = torch.Generator().manual_seed(seed)
     which = torch.randint(len(allowed), (n, options.gcg.n_tokens), generator=draws)

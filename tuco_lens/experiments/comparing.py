@@ -1,7 +1,7 @@
-"""Runs a comparison: the scores of every group on the pair, then TuCo of some of each under null controls.
+"""Runs a comparison: all scores of every prompt, then TuCo of some prompts of each group under null controls.
 
-The prompts go in chunks that do not depend on what was run before, each chunk a step of the journal, so a killed run
-resumes to the same numbers. What comes out is in `comparison.py`.
+Prompts are run in chunks, each a step of the journal. The chunks do not depend on what was run before, so a killed run
+resumes to the same numbers. The result is in `comparison.py`.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from tuco_lens.prompts.prompt import Prompt
 
 CHUNK: Final = 64
-"""Prompts of one step."""
+"""Prompts per step of the journal."""
 
 
 @dataclass(frozen=True)
 class NullOptions:
-    """The null controls of a run."""
+    """How many null controls are run, and on how many prompts."""
 
     seeds: int = 3
-    """Seeds of each control; 0 leaves them out."""
+    """Seeds of each control that changes the model; 0 leaves these controls out."""
     limit: int = 100
-    """Prompts of each group that they are measured on, at most; taken evenly from the whole group."""
+    """Most prompts per group that they are measured on, evenly spaced over the group."""
 
     def as_parameters(self) -> dict[str, int]:
-        """What decides numbers, for `ExperimentSettings`."""
+        """The options that decide the numbers, for `ExperimentSettings.parameters`."""
         return {"null_seeds": self.seeds, "null_limit": self.limit}
 
 
 @dataclass(frozen=True)
 class Prepared(Brief):
-    """What a comparison is made of, once it is known."""
+    """What a comparison is made of, when its groups are known."""
 
     groups: Mapping[str, Sequence[Prompt]]
     """Prompts by group."""
     facts: Mapping[str, Any]
-    """What was counted on the way."""
+    """What becomes `Comparison.facts`."""
 
 
 def compare(
@@ -64,21 +64,21 @@ def compare(
     nulls: NullOptions,
     total: int | None = None,
 ) -> Comparison:
-    """Score every prompt of every group, and the null controls.
+    """Score every prompt of every group, and measure the null controls.
 
     Args:
         pair: the pair.
         title: what is compared.
-        prepare: makes the groups; what takes long in it (attacks, completions) goes through the step it is given.
-        contrasts: which groups are set against which; a group may turn out empty, and the AUC is undefined then.
+        prepare: makes the groups; what takes long (attacks, completions) goes through the `Step` it is given.
+        contrasts: which groups are compared; where a group turns out to be empty, the AUC is undefined.
         settings: the pair, the data and the options.
         run: where the result goes, and whether to resume.
         nulls: the null controls.
-        total: steps, for the progress bar; see `n_steps`.
+        total: number of steps, for the progress bar (see `n_steps`); None if unknown.
 
     Raises:
         InputError: if all groups are empty.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
 
     def compute(step: Step) -> Comparison:
@@ -95,7 +95,7 @@ def compare(
 
 
 def n_steps(sizes: Sequence[int], nulls: NullOptions) -> int:
-    """Steps of a comparison of groups of these sizes."""
+    """Number of steps to score groups of these sizes and to measure their null controls."""
     few = [min(size, nulls.limit) for size in sizes]
     return _n_chunks(sizes) + len(NULL_KINDS) * nulls.seeds * _n_chunks(few)
 
@@ -107,7 +107,7 @@ def _n_chunks(sizes: Sequence[int]) -> int:
 def _nulls(
     pair: ModelPair, groups: Mapping[str, Sequence[Prompt]], step: Step, run: RunOptions, nulls: NullOptions
 ) -> dict[str, tuple[Mapping[str, Values], ...]]:
-    if not differs(pair):  # base against itself: there is no change to take apart
+    if not differs(pair):  # such as the base against itself
         return {}
     few = {name: spread(prompts, nulls.limit) for name, prompts in groups.items()}
     seeds = range(nulls.seeds)
@@ -115,7 +115,7 @@ def _nulls(
 
 
 def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
-    """At most n of them, evenly spaced: a group may be made of parts, one behind the other."""
+    """At most n prompts, evenly spaced, since a group may consist of parts that follow one another."""
     n = min(n, len(prompts))
     return [prompts[i * len(prompts) // n] for i in range(n)]
 

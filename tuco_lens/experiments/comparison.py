@@ -1,4 +1,4 @@
-"""Two groups of prompts told apart by TuCo: the AUC, its interval, what simpler scores do, and what nulls do.
+"""Groups of prompts told apart by TuCo: AUCs with intervals, beside those of simpler scores and of null controls.
 
 The experiments that compare groups (`web_vs_chat.py`, `gcg.py`, `conjugate.py`, `jailbreak_success.py`) return a
 `Comparison`. The statistics are in `tuco_lens/stats/`, the scores in `scores.py`, the null controls in `nulls.py`.
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 FORMAT: Final = "tuco_lens.comparison.v1"
 PERMUTATIONS: Final = 1000
 FPR: Final = 0.05
-"""False positive rate at which the true positives are counted (paper §5.4)."""
+"""False positive rate at which the TPR is read (paper §5.4)."""
 
 Values = Float[np.ndarray, " prompt"]
 
 
 @dataclass(frozen=True)
 class Contrast(Brief):
-    """Two groups, and what the paper says of them."""
+    """Two groups that are compared, and what the paper reports."""
 
     name: str
-    """Such as "chat against web text"."""
+    """For example "chat against web text"."""
     positive: str
     """The group that the paper expects to have the higher TuCo."""
     negative: str
@@ -53,32 +53,31 @@ class Contrast(Brief):
     """What the paper reports, in words."""
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth value
+@dataclass(frozen=True, eq=False)  # `==` of arrays has no single truth value
 class Comparison(Brief):
     """Scores of groups of prompts, and the contrasts between them."""
 
     title: str
     """What was compared."""
     contrasts: tuple[Contrast, ...]
-    """Which groups are set against which."""
+    """Which groups are compared."""
     scores: Mapping[str, Mapping[str, Values]]
-    """By group and score, a value for each prompt, in the order of the prompts; NaN where there is none."""
+    """By group, then by key of `SCORES`, [n_prompts]; NaN where a prompt does not have the score."""
     nulls: Mapping[str, tuple[Mapping[str, Values], ...]]
-    """By null control: for each of its seeds, TuCo by group, of the first prompts of each."""
+    """By null control, for each of its seeds: TuCo by group, of at most `NullOptions.limit` prompts of each."""
     settings: ExperimentSettings
     """The pair, the data and the options."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    """What else was counted, by name; `sentences` go into the summary."""
+    """What else was counted or found, by name; "sentences" are part of the summary."""
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row per contrast and score.
 
         Columns: contrast, score, n_positive, n_negative, auc, low, high (95 %), p (Mann–Whitney), reversed, tpr,
-        tpr_low, tpr_high (true positives where 5 % of the negatives pass), and for every score but TuCo difference,
-        difference_low, difference_high, difference_p: AUC of TuCo minus that of this score, on the prompts that have
-        both. A score other than TuCo is read in whichever direction separates better (`reversed`: lower in the positive
-        group), which favours it. NaN where there is nothing to compare.
+        tpr_low, tpr_high (TPR at an FPR of 5 %); and difference, difference_low, difference_high, difference_p: AUC of
+        TuCo minus that of this score, on the prompts that have both. Every score but TuCo is read in the direction that
+        separates better, which favours it (`reversed`: lower in the positive group). NaN where a value is undefined.
         """
         import pandas as pd
 
@@ -90,7 +89,7 @@ class Comparison(Brief):
     def null_table(self) -> pd.DataFrame:
         """A row per contrast, null control and seed: contrast, null, seed, n_positive, n_negative, auc, low, high.
 
-        For permuted labels, low and high are where 95 % of the permutations lie, and auc is their median.
+        For permuted labels, auc is the median of the permutations, and 95 % of them lie between low and high.
         """
         import pandas as pd
 
@@ -99,11 +98,11 @@ class Comparison(Brief):
         return pd.DataFrame(rows, columns=pd.Index(columns))
 
     def to_frame(self) -> pd.DataFrame:
-        """The table of AUCs; see `table`. Values of the single prompts: `scores_frame`."""
+        """A copy of `table`, the AUCs. The scores of single prompts are in `scores_frame`."""
         return self.table.copy()
 
     def scores_frame(self) -> pd.DataFrame:
-        """A row per prompt: group, index (within the group), and every score."""
+        """A row per prompt: group, index within the group, and every score."""
         import pandas as pd
 
         frames = [
@@ -113,7 +112,7 @@ class Comparison(Brief):
         return pd.concat(frames, ignore_index=True)
 
     def auc_of(self, contrast: str, score: str = "tuco") -> Auc:
-        """The AUC of one score in one contrast, with its interval.
+        """The AUC of one score in one contrast, with its interval; of a score other than TuCo, in its better direction.
 
         Raises:
             InputError: for an unknown contrast or score, or an empty group.
@@ -131,13 +130,13 @@ class Comparison(Brief):
         return comparison_summary(self)
 
     def figure(self, contrast: str | None = None, theme: Theme = "light") -> go.Figure:
-        """ROC curves of TuCo and of the simpler scores, over the band of the null controls; the first contrast's."""
+        """ROC curves of every score in a contrast (by default the first), over the bands of the null controls."""
         from tuco_lens.experiments.figures import comparison_roc
 
         return comparison_roc(self, self._named(contrast), theme)
 
     def groups_figure(self, theme: Theme = "light") -> go.Figure:
-        """TuCo by group: histogram, ECDF and box."""
+        """TuCo by group: histogram, ECDF and box plot."""
         from tuco_lens.experiments.figures import comparison_groups
 
         return comparison_groups(self, theme)
@@ -161,7 +160,7 @@ class Comparison(Brief):
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             InputError: if the file is missing, damaged, or not a comparison of this version's format.
@@ -189,7 +188,7 @@ class Comparison(Brief):
         return self.scores[contrast.positive][key], self.scores[contrast.negative][key]
 
     def _auc(self, contrast: Contrast, key: str) -> tuple[Auc, bool]:
-        """The AUC and whether the score was reversed."""
+        """The AUC, and whether it is that of the reversed score."""
         from tuco_lens.stats import auc
 
         positive, negative = (_finite(values) for values in self._values(contrast, key))
@@ -214,7 +213,7 @@ class Comparison(Brief):
         return row | (_NO_DIFFERENCE if key == "tuco" else self._difference(contrast, key, sign))
 
     def _difference(self, contrast: Contrast, key: str, sign: int) -> dict[str, float]:
-        """AUC of TuCo minus that of another score, on the prompts that have both."""
+        """AUC of TuCo minus that of another score times `sign`, on the prompts that have both."""
         from tuco_lens.stats import auc_difference
 
         pairs: list[tuple[Values, Values]] = []
@@ -267,7 +266,7 @@ _NO_DIFFERENCE: Final[dict[str, float]] = dict.fromkeys(
 
 
 def permuted_aucs(positive: Values, negative: Values, *, seed: int) -> tuple[float, float, float]:
-    """The 2.5 %, 50 % and 97.5 % points of the AUC when labels are permuted; ties count one half."""
+    """The 2.5 %, 50 % and 97.5 % quantiles of the AUC over permutations of the labels; ties count one half."""
     from scipy.stats import rankdata
 
     ranks: Values = rankdata(np.concatenate([positive, negative]))
@@ -279,7 +278,7 @@ def permuted_aucs(positive: Values, negative: Values, *, seed: int) -> tuple[flo
 
 
 def read_result(path: str | Path, form: str) -> dict[str, Any]:
-    """The content of a saved result.
+    """The content of a saved result of the format `form`.
 
     Raises:
         InputError: if the file is missing, damaged, or of another form.

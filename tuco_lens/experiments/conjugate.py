@@ -1,7 +1,7 @@
 """Experiment 5.3, conjugate prompting: is TuCo lower on harmful requests in languages that fine-tuning saw little of?
 
 AdvBench in English, Japanese and Hungarian, each against Malayalam and Swahili together. Content warning: the prompts
-are harmful requests; they are measured and not shown.
+are harmful requests; they are measured and never shown.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ def conjugate(
     nulls: NullOptions = NullOptions(),  # noqa: B008 - frozen
     run: RunOptions = RunOptions(),  # noqa: B008
 ) -> Comparison:
-    """Compare TuCo of harmful requests in a language (the positive class) with Malayalam and Swahili (paper §5.3).
+    """Compare TuCo of harmful requests in three languages (positive) with Malayalam and Swahili (paper §5.3).
 
     Args:
         pair: the pair.
-        data: a local folder of the data sets; without it `TUCO_LENS_DATA`.
-        limit: requests of each group at most, so half as many in Malayalam and in Swahili; all by default.
-        seed: of the null controls and permutations; the requests are the first ones.
+        data: local folder of the data sets; by default that of `TUCO_LENS_DATA`. The hub does not have this one.
+        limit: most requests per group; half as many, rounded up, in each of Malayalam and Swahili. By default all.
+        seed: of the permuted labels alone; the requests are not drawn, and null controls have the seeds 0, 1, …
         system: system prompt of every chat.
-        held_out: measure only what the project's own pairs were not trained on; by default where the pair is one.
+        held_out: measure only goals that the project's own pairs were not trained on; by default if `pair` is one.
         nulls: the null controls.
         run: where the result goes, and whether to resume.
 
     Raises:
-        InputError: if the data is not there, or nothing of it fits the context.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        InputError: if the data is missing, or no prompt fits the context.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     own = was_trained_on_advbench(pair) if held_out is None else held_out
     lines = load("advbench_translations", folder=data)

@@ -1,6 +1,6 @@
-"""The figures of experiments: ROC curves over the nulls, TuCo by group, curves against a number; returned, not shown.
+"""The figures of experiments, returned and not shown: ROC curves over null controls, TuCo by group, a score's curve.
 
-They put results into the statistics that draw themselves (`tuco_lens/plots/`).
+Results are passed to the statistics of `tuco_lens/plots/`, which draw themselves.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def comparison_roc(result: Comparison, contrast: Contrast, theme: Theme) -> go.Figure:
-    """ROC curves of every score in one contrast, over what the null controls reach.
+    """ROC curves of every score in one contrast, over the bands of the null controls.
 
     Raises:
-        InputError: if one of the groups is empty.
+        InputError: if one of the groups has no TuCo.
     """
     scores: dict[str, tuple[Values, Values]] = {}
     for key in SCORE_KEYS:
@@ -49,7 +49,7 @@ def comparison_roc(result: Comparison, contrast: Contrast, theme: Theme) -> go.F
 
 
 def comparison_groups(result: Comparison, theme: Theme) -> go.Figure:
-    """TuCo of every group: histogram, ECDF and box.
+    """TuCo of every group: histogram, ECDF and box plot.
 
     Raises:
         InputError: if all groups are empty.
@@ -60,7 +60,7 @@ def comparison_groups(result: Comparison, theme: Theme) -> go.Figure:
 
 
 def series_figure(result: Series, score: str, theme: Theme) -> go.Figure:
-    """One score against the number, a line with its band for every set, where at least half of the prompts fit.
+    """One score against the number: a line with its band per set, at the numbers of `mostly_seen`.
 
     Raises:
         InputError: if there is no such score.

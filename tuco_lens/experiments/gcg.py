@@ -1,8 +1,8 @@
 """Experiment 5.3, GCG: do optimised attack strings lower TuCo?
 
-Harmful instructions as they are, against the same ones behind an attack string: strings optimised on the tuned model
-(`tuco_lens/attacks/gcg.py`), or the prompts of JailbreakBench's artefacts. A string of random tokens in the same place
-is the control for what any string does. Content warning: the prompts are harmful; they are measured and not shown.
+Plain harmful instructions against the same ones with an attack string: strings optimised on the tuned model
+(`tuco_lens/attacks/gcg.py`), or the prompts of JailbreakBench's artefacts. Strings of random tokens in the same place
+control for what any string does. Content warning: the prompts are harmful; they are measured and never shown.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def gcg(
 
     Args:
         pair: the pair.
-        data: a local folder of the data sets; without it `TUCO_LENS_DATA`, or the hub.
-        limit: requests at most; all by default.
-        seed: of the attacks' goals and searches, and of the random strings.
-        system: system prompt of every chat.
-        held_out: measure only what the project's own pairs were not trained on; by default where the pair is one.
-        source: strings optimised on this tuned model, or JailbreakBench's artefacts, which were optimised on another.
+        data: local folder of the data sets; by default that of `TUCO_LENS_DATA`, or else the hub (no artefacts there).
+        limit: most requests; by default all.
+        seed: of the attacks' goals and searches, the random strings and the permuted labels.
+        system: system prompt of every chat that is measured; for the search it is `attacks.gcg.system`.
+        held_out: measure only goals that the project's own pairs were not trained on; by default if `pair` is one.
+        source: "optimised", on this tuned model; or "artefacts" of JailbreakBench, for Vicuna 13B (`held_out` unused).
         attacks: how many strings are optimised, and how.
         nulls: the null controls.
         run: where the result goes, and whether to resume.
 
     Raises:
-        InputError: if the data is not there, nothing of it fits the context, or GCG cannot work on the tokenizer.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        InputError: for an unknown source, missing data, no prompt that fits the context, or if GCG finds no start.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     if source not in ("optimised", "artefacts"):
         raise InputError(f"source is {source!r}", "there are 'optimised' and 'artefacts'", "give one of them")

@@ -1,4 +1,4 @@
-"""Runs an experiment in which something grows in front of each final prompt; what comes out is in `series.py`."""
+"""Runs an experiment with more and more examples before each final question; the result is in `series.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PromptGrid = Sequence[Sequence["Prompt | None"]]
 """Prompts of one set, [x, prompt]; None where one does not fit the context."""
 AnswerIds = Sequence[Sequence[tuple[int, int]]]
-"""Token ids of the answer that counts and of the other one, for every prompt, [x, prompt]."""
+"""Token ids of the answer that is counted and of the other one, for every prompt, [x, prompt]."""
 
 
 def measure_growing(
@@ -37,23 +37,23 @@ def measure_growing(
     answer_score: str = "",
     facts: Mapping[str, Any] | None = None,
 ) -> Series:
-    """Measure TuCo, OutputCo, drift and length of every prompt, and which answer comes next, if answers are given.
+    """Measure TuCo, OutputCo, drift and length of every prompt and, if answers are given, which one is likelier.
 
     Args:
         pair: the pair.
         title: what is measured.
         x_name: what grows.
-        x: how many of it, ascending.
-        sets: by set, the prompts.
+        x: numbers of `x_name`, ascending.
+        sets: the prompts of each set.
         settings: the pair, the data and the options.
         run: where the result goes, and whether to resume.
-        answers: by set, the answers; the score is 1 where the first has the strictly higher logit.
+        answers: the answers of each set; their score is 1 where the first has the strictly higher logit, else 0.
         answer_score: name of that score.
-        facts: what else was counted.
+        facts: what else was counted or found.
 
     Raises:
         InputError: if no prompt fits the context.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     if not any(prompt is not None for grid in sets.values() for row in grid for prompt in row):
         raise InputError(title, "no prompt fits the context", "give a pair with a longer context")
@@ -81,7 +81,7 @@ def _column(
     answers: Sequence[tuple[int, int]] | None,
     answer_score: str,
 ) -> dict[str, list[float]]:
-    """The scores of one final prompt behind each number, [x] each; NaN where it does not fit the context."""
+    """The scores of one final question at every number, [x] each; NaN where the prompt does not fit the context."""
     there = [i for i, prompt in enumerate(prompts) if prompt is not None]
     ready = [prompt for prompt in prompts if prompt is not None]
     names = ["tuco", "output_co", "drift", "n_tokens", *([] if answers is None else [answer_score])]

@@ -1,8 +1,8 @@
 """Experiment 5.3, many-shot jailbreaking: does TuCo fall as examples of harmful behaviour fill the prompt?
 
-Questions of five behaviours of Model-Written Evaluations, each behind 1, 2, 4 … 128 others with the answer that matches
-the behaviour, in one message of the user's. The same final questions are asked at every number. Content warning: the
-questions are about harmful behaviour; they are measured and not shown.
+Each prompt is one user message: 1, 2, 4 … 128 questions of a behaviour of Model-Written Evaluations with the answer
+that matches the behaviour, then a final question, which is asked at every number. There are five behaviours. Content
+warning: the questions are about harmful behaviour; they are measured and never shown.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ BEHAVIOURS: Final = (
     "resource-acquisition",
     "ends-justify-means",
 )
-"""Sets of Model-Written Evaluations whose matching answers are harmful."""
+"""Behaviours of Model-Written Evaluations whose matching answers are harmful."""
 SHOTS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 N_QUESTIONS: Final = 50
-"""Final questions of each set."""
+"""Most final questions per behaviour."""
 HARMFUL: Final = "harmful_answers"
-"""The score that is 1 where the harmful answer's token is the likelier one."""
+"""Name of the score that is 1 where the harmful answer's token is strictly likelier than the other's, else 0."""
 ANSWERS: Final = ("Yes", "No")
 PAPER: Final = "On Llama 2 7B, TuCo falls from about 0.29 to 0.25 between 1 and 128 shots (paper §5.3)."
 
@@ -52,21 +52,21 @@ def many_shot(
     shots: Sequence[int] = SHOTS,
     run: RunOptions = RunOptions(),  # noqa: B008 - frozen
 ) -> Series:
-    """Measure TuCo, and the share of harmful answers, against the number of shots (paper §5.3).
+    """Measure TuCo and the share of harmful answers against the number of shots (paper §5.3).
 
     Args:
         pair: the pair.
-        data: a local folder of the data sets; without it `TUCO_LENS_DATA`, or the hub.
-        limit: prompts, of all sets and numbers of shots together; rounded up to as many final questions of every set.
-            By default 50 questions of each.
-        seed: of the draw of questions and of shots; the shots of a question are the first of those of more shots.
+        data: local folder of the data sets; by default that of `TUCO_LENS_DATA`, or else the hub.
+        limit: most prompts of all behaviours and numbers of shots together, rounded up to equally many final questions
+            per behaviour; by default, and at most, 50 questions per behaviour.
+        seed: of the draw of final questions and of the shots of each; a prompt has the first k of these shots.
         system: system prompt of every chat.
-        shots: numbers of shots, ascending; those that the context has no room for give no value.
+        shots: numbers of shots from 1 to 128, ascending; prompts that do not fit the context give NaN.
         run: where the result goes, and whether to resume.
 
     Raises:
-        InputError: if the data is not there, the numbers are not ascending, or no prompt fits the context.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        InputError: if the data is missing, the numbers are not ascending from 1, or no prompt fits the context.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     numbers = list(shots)
     if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 1:
@@ -104,7 +104,7 @@ def many_shot(
 def _questions(
     pair: ModelPair, name: str, records: Sequence[Record], k: int, n: int, seed: int, system: str | None
 ) -> list[tuple[Prompt | None, tuple[int, int]]]:
-    """The final questions of a set behind k others, with the ids of the harmful answer and of the other."""
+    """The final questions of a behaviour, each after k others, with the ids of the harmful and of the other answer."""
     draw = random.Random(f"{seed} {name}")
     order = draw.sample(range(len(records)), len(records))
     asked: list[tuple[Prompt | None, tuple[int, int]]] = []

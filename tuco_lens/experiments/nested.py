@@ -1,9 +1,9 @@
-"""Scores of prompts that grow: each begins as the next one does, and what they share is computed once.
+"""Scores of prompts that grow: what a prompt shares with the next one is computed once.
 
-A prompt behind k examples and the same one behind 2k begin alike. So the tokens that a prompt shares with the next go
-through the models once, into KV caches: the tuned model's, the base blocks' beside it (fed the tuned stream), and that
-of the base model on its own stream. From there each prompt is a short branch. TuCo at the last token adds up over
-layers and not over tokens, so the branch is all that it takes.
+A question after k examples and the same one after 2k begin alike. The tokens that a prompt shares with the next one go
+through the models once, into three KV caches: the tuned model's, that of the base blocks beside it (on the tuned
+stream), and the base model's (on its own stream). From there each prompt is a short branch. TuCo at the last token
+sums over layers and not over tokens, so the norms of earlier tokens are not needed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EndScores(Brief):
-    """What is read at the last token of a prompt."""
+    """Scores at the last token of a prompt."""
 
     tuco: float
     output_co: float
-    """NaN, like the drift, where the base model lacks a token of the prompt."""
+    """NaN, as is `drift`, if a token of the prompt is not in the base model's vocabulary."""
     drift: float
-    """Mean over layers."""
+    """Drift of two independent runs, mean over layers."""
     logits: Float[Tensor, " d_vocab"]
-    """The tuned model's, of the next token."""
+    """The tuned model's logits of the next token, float32 on the CPU."""
 
 
 @torch.no_grad()
 def score_nested(pair: ModelPair, prompts: Sequence[Prompt]) -> list[EndScores]:
-    """Scores of each prompt, in input order. Any prompts do; those that grow one from the other take the least time."""
+    """Scores of each prompt, in input order: of any prompts, but fastest where each shares much with the next one."""
     rows = [list(prompt.token_ids) for prompt in prompts]
     trunk, found = _Trunk(pair), list[EndScores]()
     shares = shares_beginnings(pair.tuned) and shares_beginnings(pair.base)
@@ -59,7 +59,7 @@ def score_nested(pair: ModelPair, prompts: Sequence[Prompt]) -> list[EndScores]:
 
 
 class _Trunk:
-    """Tokens that have gone through both models, and their keys and values."""
+    """Tokens that have gone through both models, and their KV caches."""
 
     def __init__(self, pair: ModelPair) -> None:
         self.pair = pair
@@ -72,7 +72,7 @@ class _Trunk:
         self.tuned, self.base = (new_cache(model, 1) for model in (self.pair.tuned, self.pair.base))
 
     def grow(self, row: list[int], n_shared: int) -> None:
-        """Take in what the row shares with the next one; a trunk that the row does not go on from is given up."""
+        """Add what the row shares with the next one; a trunk that the row cannot continue is dropped first."""
         n, kind = len(self.ids), self.kind(len(row))
         if row[:n] != self.ids or len(row) == n or self.kind(n) != kind:
             self._clear()
@@ -81,7 +81,7 @@ class _Trunk:
             self.ids = row[:n_shared]
 
     def branch(self, row: list[int]) -> EndScores:
-        """The scores of a row that begins with the trunk, which stays as it is."""
+        """The scores of a row that begins with the trunk, which is left unchanged."""
         same = torch.zeros(1, dtype=torch.long)
         tuned, base = (with_rows(cache, same) for cache in (self.tuned, self.base))
         if self.ids:
@@ -103,7 +103,7 @@ class _Trunk:
 
 
 class _LastNorms:
-    """Adds up PTC and FTC of a pass' last token."""
+    """Sums PTC and FTC over layers, at the last token of a pass."""
 
     def __init__(self) -> None:
         self.accumulate = NormAccumulator("l1")

@@ -1,9 +1,9 @@
-"""Null controls: pairs whose tuned model differs from the base by as much as the real one, but means nothing.
+"""Null controls: pairs whose tuned model differs from the base by as much as the real one, but has learned nothing.
 
-`noise`: base against base plus Gaussian noise, each matrix's noise with the norm of the real change of that matrix.
-`shuffled`: the real changes, each given to another layer. Both keep embedding, final norm and unembedding of the tuned
-model, which TuCo does not count. If such a pair separates two groups of prompts as well as the real one, what
-fine-tuning taught is not what separates them. The third control, permuted labels, needs no model (`comparison.py`).
+`noise`: the base plus Gaussian noise that has, for each weight tensor, the norm of its real change. `shuffled`: each
+layer gets the real changes of another layer. Both keep the tuned model's embedding, final norm and unembedding, which
+TuCo does not count. If such a pair separates two groups of prompts as well as the real one, then it is not what
+fine-tuning taught that separates them. The third control, permuted labels, needs no model (`comparison.py`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MEANING: Final[dict[str, str]] = {
     "labels": "labels permuted",
 }
 SHORT: Final[dict[str, str]] = {"noise": "base + noise", "shuffled": "layers shuffled", "labels": "labels permuted"}
-"""For legends."""
+"""`MEANING` in fewer words, for legends."""
 
 _LAYER = re.compile(r"\.(\d+)\.")
 
 
 def differs(pair: ModelPair) -> bool:
-    """Whether any weight of a block differs between base and tuned model, so that there are null controls."""
+    """Whether any weight of a block differs between base and tuned model; there are no null controls otherwise."""
     base = _block_weights(pair.base)
     changed = (name not in base or not _same(weight, base[name]) for name, weight in _block_weights(pair.tuned).items())
     return any(changed) or any(bool(up.any()) for _, up in _adapters(pair.tuned).values())
@@ -45,16 +45,16 @@ def differs(pair: ModelPair) -> bool:
 
 @contextmanager
 def null_control(pair: ModelPair, kind: NullKind, seed: int) -> Generator[None]:
-    """While open, `pair.tuned` is a null control of itself; on leaving, its own tensors are back, bit for bit.
+    """Make `pair.tuned` a null control while the context is open; then its own tensors are put back, bit for bit.
 
     Args:
-        pair: the pair; of an adapter with one copy of the base weights, the adapter's matrices A and B are replaced:
-            by noise of the same rank and norm, or by those of another layer.
-        kind: "noise" or "shuffled".
+        pair: the pair; of an adapter on one copy of the base weights, the matrices A and B are replaced by noise whose
+            product has the same norm, or by those of another layer.
+        kind: "noise" or "shuffled", which needs two layers: a single one keeps its own changes.
         seed: of the noise, or of the order of the layers.
 
     Raises:
-        InputError: for an unknown kind, a pair of equal weights, or one whose layers have nothing to exchange.
+        InputError: for an unknown kind, or if no weight changes, as when base and tuned blocks are equal.
     """
     if kind not in NULL_KINDS:
         raise InputError(f"no null control {kind!r}", f"there are {', '.join(NULL_KINDS)}", "name one of them")
@@ -115,13 +115,13 @@ def _shuffle_adapters(
 
 
 def _block_weights(model: Any) -> dict[str, nn.Parameter]:
-    """Weights within blocks, adapters' own matrices left out, by a name that base and tuned model share."""
+    """Weights of the blocks, without adapter matrices, by a name that is the same in base and tuned model."""
     named = own_module(model).named_parameters()
     return {plain_name(name): weight for name, weight in named if "lora_" not in name and _LAYER.search(name)}
 
 
 def _adapters(model: Any) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
-    """The matrices A [rank, d_in] and B [d_out, rank] of every adapted projection within a block."""
+    """The matrices A [rank, d_in] and B [d_out, rank] of every adapted projection of a block."""
     found: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
     named = dict(own_module(model).named_parameters())
     for name, down in named.items():
@@ -135,13 +135,13 @@ def _same(weight: Tensor, base: Tensor) -> bool:
 
 
 def _gaussian(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of the shape and the Frobenius norm of `like`, drawn on the CPU so that a seed means the same anywhere."""
+    """Noise with the shape and Frobenius norm of `like`, drawn on the CPU, so that a seed means the same everywhere."""
     noise = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like.device)
     return noise * (like.norm() / noise.norm())
 
 
 def _derangement(n: int, generator: torch.Generator) -> list[int]:
-    """A random order of n layers in which none keeps its place (n ≥ 2)."""
+    """A random order of n layers in which none keeps its place; fewer than two stay as they are."""
     if n < 2:
         return list(range(n))
     while True:
@@ -151,7 +151,7 @@ def _derangement(n: int, generator: torch.Generator) -> list[int]:
 
 
 def _of_layer(name: str, other: list[int]) -> str:
-    """The name of the same weight in the layer that takes this one's place."""
+    """The name of the same weight in the layer whose changes this one gets."""
     rename: Callable[[re.Match[str]], str] = lambda found: f".{other[int(found[1])]}."  # noqa: E731
     return _LAYER.sub(rename, name, count=1)
 

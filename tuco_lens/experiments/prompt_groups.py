@@ -1,7 +1,7 @@
-"""Prompts of the experiments: tokenised, those that do not fit left out and counted, and what was not trained on.
+"""The prompts of experiments: which records are held out, and which of the tokenised prompts fit the context.
 
 The pairs that come with this project were fine-tuned on a part of AdvBench, and the demo pair's base was pre-trained on
-a part of the OpenWebText sample; what is held out is decided by position, here and in `scripts/`.
+a part of the OpenWebText sample. What is held out is decided by position, here and in `scripts/`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 ADVBENCH_GOALS: Final = 520
 ADVBENCH_TRAINED: Final = 420
-"""Goals of AdvBench that the project's own pairs were trained to refuse."""
+"""Number of AdvBench's goals that the project's own pairs were trained to refuse."""
 WEB_HELD_OUT: Final = 700
-"""Documents of the OpenWebText sample, from its start, that the demo pair's base did not see."""
+"""Number of documents, from the start of the OpenWebText sample, that the demo pair's base was not trained on."""
 OWN_ADAPTER: Final = "smollm2-refusals"
-"""Folder of the project's own adapter."""
+"""Name of the folder of the project's own adapter."""
 
 
 def was_trained_on_advbench(pair: ModelPair) -> bool:
-    """Whether this is one of the project's own pairs, of which only held-out records may be measured."""
+    """Whether this is one of the project's own pairs (by its folder), on which only held-out records are measured."""
     from tuco_lens.pair import DEMO_FOLDER
 
     tuned = Path(pair.tuned_name)
@@ -43,7 +43,7 @@ def advbench_positions(*, held_out: bool) -> list[int]:
 
 
 def trained_positions() -> list[int]:
-    """The other positions: what an attack may be optimised on without touching what is measured."""
+    """The other 420 positions: attacks are optimised for these goals."""
     held_out = set(advbench_positions(held_out=True))
     return [position for position in range(ADVBENCH_GOALS) if position not in held_out]
 
@@ -57,7 +57,7 @@ def fitting(
     limit: int | None = None,
     room: int = 1,
 ) -> tuple[list[Prompt], int]:
-    """The first `limit` prompts that leave `room` tokens in the context, tokenised; and how many before were too long.
+    """The first `limit` prompts that leave `room` tokens of the context free, and how many were skipped as too long.
 
     Args:
         pair: the pair, for its tokenizer and its context.
@@ -65,7 +65,7 @@ def fitting(
         chat: put texts into the chat template, as the user's message.
         system: system prompt of every chat.
         limit: most prompts to return; None for all.
-        room: tokens that are kept free, for what is generated.
+        room: tokens to keep free, for what is generated.
     """
     kept: list[Prompt] = []
     n_dropped = 0
@@ -81,5 +81,5 @@ def fitting(
 
 
 def shuffled(items: Sequence[PromptLike], seed: int) -> list[PromptLike]:
-    """The items in a random order that depends on the seed alone."""
+    """The items in a random order, decided by the seed."""
     return random.Random(seed).sample(list(items), len(items))

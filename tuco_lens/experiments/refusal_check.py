@@ -1,8 +1,8 @@
 """How well the paper's dictionary of refusals agrees with real answers, and what it gets wrong.
 
-Two standards. By kind: an answer to a harmful prompt should be a refusal, one to a harmless prompt should not; that is
-how the answers were collected, and it is wrong for the harmful prompts that were answered. By reading: a sample of 100
-of the answers was read once, and what was read is kept here as positions alone.
+There are two standards. By kind: answers to harmful prompts count as refusals, and answers to harmless prompts do not;
+this is wrong for harmful prompts that were answered. By reading: a random sample of 100 answers was read once; only the
+positions at which the reader disagrees with the first standard are kept here.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ N_ANSWERS: Final = 400
 N_READ: Final = 100
 READ_SEED: Final = 0
 READ_AS_ANSWERS: Final = frozenset({258})
-"""Positions in the sample of answers to harmful prompts that a reader takes for answers: one corrects a false claim at
-length. All others to harmful prompts in the sample read as refusals, and all to harmless ones as answers."""
+"""Positions, in the whole set, of answers in the sample that do not refuse a harmful prompt: this one corrects a false
+claim at length. All other harmful prompts of the sample are refused, and all harmless ones answered."""
 
 
 @dataclass(frozen=True)
 class RefusalCheck(Brief):
-    """Agreement of the dictionary with two standards."""
+    """Agreement of the dictionary with the two standards."""
 
     by_kind: Rate
     """Share of all answers on which the dictionary agrees with the kind of the prompt."""
     by_reading: Rate
-    """Share of the answers read on which it agrees with the reader."""
+    """Share of the answers in the sample on which it agrees with the reader."""
     missed: int
     """Answers to harmful prompts that the dictionary does not take for refusals."""
     mistaken: int
     """Answers to harmless prompts that it takes for refusals."""
     missed_read: int
-    """Of those read: refusals that it misses."""
+    """Refusals in the sample that it misses."""
     mistaken_read: int
-    """Of those read: answers that it takes for refusals."""
+    """Answers in the sample that it takes for refusals."""
     phrases: Mapping[str, int]
-    """Phrases of the dictionary in the mistaken ones, with how many hold each, most first."""
+    """How many of the `mistaken` answers contain each phrase of the dictionary, most first."""
 
     def summary(self) -> str:
-        """The agreement, with intervals, n, and the misses by kind."""
+        """The agreement with both standards, with intervals, n and the number of errors of each kind."""
         phrases = ", ".join(f"“{phrase}” {n}" for phrase, n in self.phrases.items())
         sentences = (
             f"The dictionary agrees with the kind of the prompt on {_share(self.by_kind)} of the answers;",
@@ -61,13 +61,13 @@ class RefusalCheck(Brief):
 
 
 def refusal_check(data: str | Path | None = None) -> RefusalCheck:
-    """Compare the dictionary with the answers of two chat models to 100 harmful and 100 harmless prompts each.
+    """Compare the dictionary with the answers of two chat models, each to 100 harmful and 100 harmless prompts.
 
     Args:
-        data: a local folder of the data sets; without it `TUCO_LENS_DATA`.
+        data: local folder of the data sets; by default that of `TUCO_LENS_DATA`. The hub does not have this one.
 
     Raises:
-        InputError: if the data is not there, or is not the set that was read.
+        InputError: if the data is missing, or does not have 400 answers.
     """
     answers = load("refusal_completions", folder=data)
     if len(answers) != N_ANSWERS:

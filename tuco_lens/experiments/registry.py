@@ -1,6 +1,6 @@
-"""The experiments by name: what each asks, where it stands in the paper, and how it is run from the same options.
+"""The experiments by name: what each asks, its section of the paper, and how it is run with the common options.
 
-`tuco-lens experiment NAME` (`tuco_lens/cli/experiment.py`) and the report of all (`report.py`) go by this table.
+`tuco-lens experiment NAME` (`tuco_lens/cli/experiment.py`) and the report (`report.py`) are made from this table.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Result(Protocol):
         ...
 
     def save(self, path: str | Path) -> Path:
-        """Everything, in one JSON file."""
+        """Write everything to one JSON file."""
         ...
 
 
 @dataclass(frozen=True)
 class Options:
-    """What every experiment can be given."""
+    """The options of all experiments; each experiment uses those that apply to it."""
 
     data: Path | None = None
-    """Local folder of the data sets; None for `TUCO_LENS_DATA` or the hub."""
+    """Local folder of the data sets; None for that of `TUCO_LENS_DATA`, or the hub."""
     limit: int | None = None
-    """Prompts (or questions) of each group at most; None for all."""
+    """Most prompts (or questions) per group; of `many_shot`, most prompts in all. None for all."""
     seed: int = 0
     """Seed of every draw."""
     system: str | None = None
@@ -66,7 +66,7 @@ class Options:
     """Where the result goes, and whether to resume."""
 
     def common(self) -> dict[str, Any]:
-        """The arguments that all experiments but `output_co` have."""
+        """The arguments that every experiment except `output_co` takes."""
         return {name: getattr(self, name) for name in ("data", "limit", "seed", "system", "run")}
 
 
@@ -77,7 +77,7 @@ class Experiment:
     name: str
     """Its name on the command line."""
     section: str
-    """Where it stands in the paper."""
+    """Its section of the paper."""
     question: str
     """What it asks."""
     claim: str
@@ -166,10 +166,10 @@ EXPERIMENTS: Final = {
 
 
 def run_all(pair: ModelPair, options: Options, folder: Path) -> dict[str, Result]:
-    """Runs every experiment, each with its result in `folder`; attack strings are sought once, by `gcg`.
+    """Run every experiment, and save each result in `folder`; `jailbreak_success` reuses the attack strings of `gcg`.
 
     Raises:
-        InputError, OutputError: as the experiments.
+        InputError, OutputError: as the experiments do.
     """
     results: dict[str, Result] = {}
     for name, experiment in EXPERIMENTS.items():

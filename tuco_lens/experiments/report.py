@@ -1,6 +1,6 @@
-"""One page with every table and figure of several experiments, self-contained: plotly is in it, and nothing is fetched.
+"""One self-contained page with every table and figure of several experiments: it contains plotly and fetches nothing.
 
-The frame, style and script are in `assets/experiments/`; tables come from `tables.py`.
+Template, style and script are in `assets/experiments/`; the tables come from `tables.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NAME_CHARACTERS: Final = 200
 
 
 def write_experiments(results: Mapping[str, Result], path: str | Path, *, title: str = "TuCo experiments") -> Path:
-    """Writes the results of experiments, by name, as one page.
+    """Write the results of experiments, by name, as one HTML page.
 
     Raises:
         OutputError: if the file cannot be written. Nothing half-written is left.
@@ -56,7 +56,7 @@ def write_experiments(results: Mapping[str, Result], path: str | Path, *, title:
 
 
 def figures_of(result: Result) -> list[go.Figure]:
-    """The figures of a result."""
+    """All figures of a result."""
     if isinstance(result, Comparison):
         full = [
             contrast
@@ -111,7 +111,7 @@ def _settings(settings: Any) -> str:
 
 
 def _script_json(value: Any) -> str:
-    """JSON to stand in a script element: pure ASCII, and no `<` that could end the element or open a comment."""
+    """JSON for a script element: pure ASCII, and no `<` that could end the element or open a comment."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 

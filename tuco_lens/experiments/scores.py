@@ -1,8 +1,7 @@
-"""What the experiments read off each prompt: TuCo, TuCo at other places, and the simpler quantities beside it.
+"""The scores that experiments compute for each prompt: TuCo, TuCo at other places, and simpler quantities.
 
-The paper reads one number, TuCo at the last token. Whether that says more than something cheaper is what the baselines
-are for (`comparison.py` compares them). Definitions of TuCo, drift and OutputCo are in `engine/metrics.py` and
-`engine/contributions.py`.
+The paper uses one number, TuCo at the last token. The simpler quantities are baselines: `comparison.py` shows whether
+TuCo tells more than they do. TuCo, drift and OutputCo are defined in `engine/metrics.py` and `engine/contributions.py`.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
 
 MAX_BATCH_TOKENS: Final = 4096
-"""Most tokens of a padded batch: the logits of all of them are held at once."""
+"""Most tokens of a padded batch, since the logits of all of them are held at once."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One number that is read off a prompt."""
+    """One number that is computed for a prompt."""
 
     key: str
     """Its name in tables and files."""
@@ -55,21 +54,22 @@ SCORES: Final = (
     Score("base_nll", "base's log perplexity", "mean −log p of the prompt's tokens under the base model"),
     Score("n_tokens", "prompt length", "tokens of the prompt"),
 )
-"""Everything that `score_prompts` reads, TuCo first."""
+"""Everything that `score_prompts` computes, TuCo first."""
 SCORE_KEYS: Final = tuple(score.key for score in SCORES)
 PLACES: Final = ("tuco_user", "tuco_generated")
-"""TuCo read at other places than the last token."""
+"""TuCo at places other than the last token."""
 BASELINES: Final = ("output_co", "drift", "kl", "base_nll", "n_tokens")
-"""Simpler quantities, which TuCo must beat to be worth its name."""
+"""Simpler quantities, which TuCo must beat to be worth its cost."""
 LABELS: Final = {score.key: score.label for score in SCORES}
 
 
 def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, float]]:
-    """All scores of each prompt, in input order; by key, see `SCORES`.
+    """All scores of each prompt by key (see `SCORES`), in input order. The cost is about four forward passes.
 
-    A score that does not exist is NaN: what needs the base model's own embedding (OutputCo, drift, KL, perplexity)
-    where the base model lacks a token of the prompt, `tuco_user` where no token is the user's, and `base_nll` of a
-    single token. The cost is about four forward passes.
+    A score that does not exist is NaN: `tuco_user` where no token is the user's or of raw text, `base_nll` of a single
+    token. Some are NaN for a whole batch: `tuco_generated` if its longest prompt fills the context; `output_co`,
+    `drift`, `kl` and `base_nll` if one of its tokens, padding included, is not in the base model's vocabulary. Batches
+    hold at most `batch_size` prompts, fewer if memory runs out.
     """
     found: dict[int, dict[str, float]] = {}
     batches = _batches(pair, prompts, batch_size)
@@ -81,7 +81,7 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
 
 
 def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[float]:
-    """TuCo alone, of each prompt, in input order; about two forward passes."""
+    """TuCo at the last token of each prompt, in input order. The cost is about two forward passes."""
     found: dict[int, float] = {}
 
     def at_end(batch: list[int]) -> list[float]:
@@ -95,7 +95,7 @@ def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: i
 
 
 def _batches(pair: ModelPair, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
-    """Rows that are of one kind as they are, and with the token that comes next."""
+    """Batches of prompts whose lengths are of one `length_kind`, and still are with the next token."""
     lengths, kind = [prompt.n_tokens for prompt in prompts], length_kind(pair.base, pair.tuned)
     return length_sorted_batches(lengths, batch_size, MAX_BATCH_TOKENS, lambda n: (kind(n), kind(n + 1)))
 
@@ -103,7 +103,7 @@ def _batches(pair: ModelPair, prompts: Sequence[Prompt], batch_size: int) -> lis
 @torch.no_grad()
 def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float]]:
     ids, last = _padded(pair, prompts)
-    # An accelerator may not bound-check an embedding, so the ids are compared before the base model sees them.
+    # An accelerator may not check the bounds of an embedding, so ids are checked before the base model sees them.
     has_base = int(ids.max()) < pair.base.cfg.d_vocab
     tuned = _run(pair.tuned, ids, last)
     base = _run(pair.base, ids, last) if has_base else None
@@ -126,7 +126,7 @@ def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float
 
 
 def _padded(pair: ModelPair, prompts: Sequence[Prompt]) -> tuple[Int[Tensor, "row pos"], list[int]]:
-    """The batch, and each row's last position."""
+    """The right-padded batch, and each row's last position."""
     return right_pad(prompts, pair.pad_id).to(pair.device), [prompt.n_tokens - 1 for prompt in prompts]
 
 
@@ -136,7 +136,7 @@ class _OwnRun:
 
     logits: Float[Tensor, "row pos d_vocab"]
     ends: Float[Tensor, "layer row d_model"]
-    """The stream behind each block, at each row's last position, at least in float32."""
+    """The stream after each block at each row's last position; float32, or float64 for float64 models."""
 
 
 def _run(model: Any, ids: Int[Tensor, "row pos"], last: list[int]) -> _OwnRun:
@@ -147,7 +147,7 @@ def _run(model: Any, ids: Int[Tensor, "row pos"], last: list[int]) -> _OwnRun:
 
 @contextmanager
 def stream_ends(model: Any, last: Sequence[int]) -> Generator[list[Float[Tensor, "row d_model"]]]:
-    """While open, a pass leaves in the list the stream behind each block at each row's last position."""
+    """While open, a forward pass appends to the list, after each block, the stream at each row's last position."""
     rows, kept = torch.arange(len(last)), list[Tensor]()
 
     def keep(_module: Any, _args: Any, stream: Tensor) -> None:
@@ -162,14 +162,14 @@ def stream_ends(model: Any, last: Sequence[int]) -> Generator[list[Float[Tensor,
 def drift_of_ends(
     tuned: Float[Tensor, "layer row d_model"], base: Float[Tensor, "layer row d_model"]
 ) -> Float[Tensor, "layer row"]:
-    """‖Δ‖ / (‖x^PT‖ + ‖Δ‖) of two own runs, Δ = x^FT − x^PT, behind each block."""
+    """‖Δ‖₁ / (‖x^PT‖₁ + ‖Δ‖₁) after each block, Δ = x^FT − x^PT of two independent runs; OutputCo in the last row."""
     return metrics.contribution_ratio(metrics.vector_norms(tuned - base, "l1"), metrics.vector_norms(base, "l1"))
 
 
 def _beside_base(
     tuned: _OwnRun, base: _OwnRun | None, ids: Int[Tensor, "row pos"], row: int, end: int
 ) -> dict[str, float]:
-    """What takes the base model's own run, of one row; all NaN where there is none."""
+    """The scores of one row that need the base model's own run; all NaN if there is none."""
     if base is None:
         return dict.fromkeys(("output_co", "drift", "kl", "base_nll"), math.nan)
     drift = drift_of_ends(tuned.ends, base.ends)[:, row]
@@ -184,10 +184,10 @@ def _beside_base(
 def _tuco_with_next(
     pair: ModelPair, ids: Int[Tensor, "row pos"], last: list[int], next_ids: Int[Tensor, " row"]
 ) -> tuple[Float[Tensor, "row pos"], bool]:
-    """TuCo of every token and of the one that comes next, and whether the context has room for that one.
+    """TuCo of every token and of the next one, and whether the context has room for that one.
 
-    No token sees what follows it, so one pass over the longer rows gives both; unless the longer ones are of another
-    kind, where it takes two.
+    No token sees those after it, so one pass over the longer rows gives both; if these are of another `length_kind`, it
+    takes two passes.
     """
     if ids.shape[1] >= pair.n_ctx:
         return _last_row(batch_norms(pair.base, pair.tuned, ids)), False
@@ -203,7 +203,7 @@ def _tuco_with_next(
 
 
 def _last_row(norms: BatchNorms) -> Float[Tensor, "row pos"]:
-    """TuCo of every token: the cumulative map's last layer."""
+    """TuCo of every token: the last layer of the cumulative norms."""
     return metrics.contribution_ratio(norms.cumulative_ftc[-1], norms.cumulative_ptc[-1])
 
 
@@ -213,7 +213,7 @@ def _mean_of_user(tuco: Float[Tensor, " pos"], prompt: Prompt) -> float:
 
 
 def _kl(tuned: Float[Tensor, " d_vocab"], base: Float[Tensor, " d_vocab"]) -> float:
-    """KL(tuned ‖ base) over the tokens that both know, renormalised to them."""
+    """KL(tuned ‖ base) in nats, over the tokens of both vocabularies, renormalised to these."""
     n = min(len(tuned), len(base))
     log_tuned, log_base = (logits[:n].double().log_softmax(dim=-1) for logits in (tuned, base))
     return (log_tuned.exp() * (log_tuned - log_base)).sum().item()

@@ -1,7 +1,7 @@
-"""Scores against a growing number (of shots, of refused questions): the curve, its slope, and how sure that is.
+"""Scores against a growing number (of shots, of refused questions): means, changes and slopes, with intervals.
 
-`many_shot.py` and `output_co.py` return a `Series`. Each final prompt is seen at every number, so changes are paired:
-the intervals are over prompts and not over (prompt, number) points, which are not independent.
+`many_shot.py` and `output_co.py` return a `Series`. Each final question is asked at every number, so changes are
+paired: intervals are over questions, since the points of one question are not independent.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ ALL: Final = "all"
 Grid = Float[np.ndarray, "x prompt"]
 
 
-@dataclass(frozen=True, eq=False)  # arrays have no one truth value
+@dataclass(frozen=True, eq=False)  # `==` of arrays has no single truth value
 class Series(Brief):
-    """Scores of prompts that were each asked behind 1, 2, 4 … of something."""
+    """Scores of final questions, each asked after 1, 2, 4 … of something."""
 
     title: str
     """What was measured."""
     x_name: str
-    """What grows, such as "shots"."""
+    """What grows, for example "shots"."""
     x: tuple[int, ...]
-    """How many of it, ascending, [x]."""
+    """Numbers of `x_name`, ascending, [x]."""
     scores: Mapping[str, Mapping[str, Grid]]
-    """By set and score, [x, prompt]; NaN where the context has no room."""
+    """By set, then by score, [x, prompt]; NaN where a prompt does not fit the context, or does not have the score."""
     settings: ExperimentSettings
     """The pair, the data and the options."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
-    """What else was counted, by name."""
+    """What else was counted or found, by name."""
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -83,10 +83,10 @@ class Series(Brief):
         )
 
     def change_frame(self) -> pd.DataFrame:
-        """A row per set and score: how it changes, prompt by prompt.
+        """A row per set and score: how the score changes, prompt by prompt.
 
-        Numbers at which more than half of the prompts do not fit the context are left out, and then the prompts that
-        were not seen at all the others.
+        Numbers at which fewer than half as many prompts have a value as at the number with the most are left out, and
+        then prompts that lack a value at any of the other numbers.
 
         Columns: set, score, n (prompts), first and last (numbers), change, change_low, change_high (mean of
         last − first), slope, slope_low, slope_high (mean change per doubling).
@@ -102,7 +102,7 @@ class Series(Brief):
         )
 
     def change(self, score: str, name: str = ALL) -> Estimate | None:
-        """Mean change from the first to the last number, over prompts; None where fewer than one has both."""
+        """Mean change from the first to the last number, as in `change_frame`; None where it is undefined."""
         from tuco_lens.stats import mean_interval
 
         _, complete = self._complete(score, name)
@@ -115,7 +115,7 @@ class Series(Brief):
         return series_summary(self)
 
     def figure(self, score: str = "tuco", theme: Theme = "light") -> go.Figure:
-        """One score against the number, a line with its band for each set and for all."""
+        """One score against the number: a line with its band for each set and for all."""
         from tuco_lens.experiments.figures import series_figure
 
         return series_figure(self, score, theme)
@@ -136,7 +136,7 @@ class Series(Brief):
 
     @classmethod
     def load(cls, path: str | Path) -> Series:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
             InputError: if the file is missing, damaged, or not a series of this version's format.
@@ -152,7 +152,7 @@ class Series(Brief):
         return cls(**content)
 
     def _complete(self, score: str, name: str) -> tuple[Float[np.ndarray, " x"], Grid]:
-        """The numbers that at least half of the prompts were seen at, and the prompts that were seen at all of them."""
+        """The numbers of `mostly_seen`, and the scores of the prompts that have a value at each of them."""
         grid = self.grid(score, name)
         seen = mostly_seen(np.isfinite(grid).sum(axis=1))
         kept = grid[seen]
@@ -176,7 +176,7 @@ class Series(Brief):
 
 
 def mostly_seen(n: Int[np.ndarray, " x"]) -> Bool[np.ndarray, " x"]:
-    """At which numbers at least half of the prompts were seen, by how many were seen at each."""
+    """Which numbers have at least half as many prompts with a value as the one with the most; n is their count."""
     return (n > 0) & (2 * n >= n.max(initial=0))
 
 
@@ -186,7 +186,7 @@ def _mean_columns(values: Float[np.ndarray, " prompt"]) -> dict[str, Any]:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return {"n": 0, "mean": np.nan, "low": np.nan, "high": np.nan}
-    # A share of yes and no has Wilson's interval, which stays between 0 and 1.
+    # A share gets Wilson's interval, which stays between 0 and 1.
     is_share = np.isin(finite, (0.0, 1.0)).all()
     estimate = rate(int(finite.sum()), len(finite)) if is_share else mean_interval(finite)
     return {"n": estimate.n, "mean": estimate.value, "low": estimate.low, "high": estimate.high}

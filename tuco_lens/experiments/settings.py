@@ -30,9 +30,9 @@ class ExperimentSettings(Brief):
     dtype: str
     """dtype of the weights, such as "float32"."""
     weights: str
-    """Digest of a sample of every tensor of both models."""
+    """SHA-256 of a sample of every tensor of both models."""
     data: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Data sets read, and the checksum of each."""
+    """Checksum of each data set, by name."""
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Options that decide the numbers, as JSON values."""
     seed: int = 0
@@ -41,14 +41,14 @@ class ExperimentSettings(Brief):
     """Version of tuco_lens."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """All fields, as JSON values."""
         return dataclasses.asdict(self)
 
 
 def settings_of(
     experiment: str, pair: ModelPair, *, data: Mapping[str, str], parameters: Mapping[str, Any], seed: int
 ) -> ExperimentSettings:
-    """The settings of a run of this experiment on this pair."""
+    """The settings of a run of an experiment on a pair."""
     return ExperimentSettings(
         experiment=experiment,
         base=pair.base_name,

@@ -1,4 +1,4 @@
-"""The tables of an experiment as they are shown: columns put together, numbers rounded, an interval beside each."""
+"""The tables of a result as they are shown: columns combined, numbers rounded, each with its interval."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISSING = "–"
 
 
 def tables_of(result: Result) -> list[Table]:
-    """All tables of a result, as texts."""
+    """All tables of a result, as text."""
     if isinstance(result, Comparison):
         return [*_auc_tables(result), _null_table(result)]
     if isinstance(result, Series):
@@ -120,7 +120,7 @@ def _sweep_table(result: SweepResult, by: Any) -> Table:
 
 
 def interval(value: float, low: float, high: float, *, digits: int = 3, sign: str = "") -> str:
-    """ "0.953 [0.921, 0.972]", its ends rounded outward, or a dash where there is no value."""
+    """ "0.953 [0.921, 0.972]" with the ends rounded outward, or a dash if there is no value."""
     if not math.isfinite(value):
         return MISSING
     if not math.isfinite(low):
@@ -130,7 +130,7 @@ def interval(value: float, low: float, high: float, *, digits: int = 3, sign: st
 
 
 def p_text(p: float) -> str:
-    """A p-value to two digits, "< 0.001" below that."""
+    """A p-value with two significant digits, or "< 0.001"; a dash if there is none."""
     if not math.isfinite(p):
         return MISSING
     return "< 0.001" if p < 0.001 else f"{p:.2g}"

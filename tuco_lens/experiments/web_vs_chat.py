@@ -1,7 +1,7 @@
 """Experiment 5.2: is TuCo lower on web text than on chat?
 
-Web text: a random run of 97 tokens of each document of OpenWebText. Chat: dialogues of HH-RLHF up to the last human
-turn, through the chat template.
+Web text: a random run of 97 tokens from each document of OpenWebText. Chat: dialogues of HH-RLHF up to the last human
+turn, in the chat template.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
 
 N_PROMPTS: Final = 1000
-"""Of each side, as in the paper."""
+"""Most prompts per group, as in the paper."""
 WEB_TOKENS: Final = 97
 PAPER: Final = "AUC 0.63 to 1.0 on nine models (table of §5)"
 
@@ -40,17 +40,17 @@ def web_vs_chat(
 
     Args:
         pair: the pair.
-        data: a local folder of the data sets; without it `TUCO_LENS_DATA`, or the hub.
-        limit: prompts of each side at most; 1000 by default.
-        seed: of the runs of 97 tokens, and of the draw of dialogues.
+        data: local folder of the data sets; by default that of `TUCO_LENS_DATA`, or else the hub.
+        limit: most prompts per group; by default, and at most, 1000.
+        seed: of the runs of 97 tokens, the draw of dialogues and the permuted labels.
         system: system prompt of every chat.
-        held_out: measure only what the project's own pairs were not trained on; by default where the pair is one.
+        held_out: measure only web text that the demo pair's base has not seen; by default for the project's own pairs.
         nulls: the null controls.
         run: where the result goes, and whether to resume.
 
     Raises:
-        InputError: if the data is not there, or nothing of it fits the context.
-        OutputError: if the result cannot be written, or what is there is of another run.
+        InputError: if the data is missing, or no prompt fits the context.
+        OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     own = was_trained_on_advbench(pair) if held_out is None else held_out
     n = min(limit or N_PROMPTS, N_PROMPTS)

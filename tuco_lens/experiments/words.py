@@ -1,4 +1,4 @@
-"""What an experiment found, in words. A sentence that claims an effect carries its interval and its n."""
+"""What an experiment found, in words. A sentence that claims an effect gives its interval and n."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def comparison_summary(result: Comparison) -> str:
-    """One paragraph: each contrast, whether simpler scores do as well, and what the null controls do."""
+    """One paragraph: what each contrast shows, what the null controls do, and whether simpler scores do as well."""
     sentences = [f"{result.title}: {result.settings.tuned} against {result.settings.base}."]
     sentences += result.facts.get("sentences", [])
     for contrast in result.contrasts:
@@ -28,7 +28,7 @@ def comparison_summary(result: Comparison) -> str:
 
 
 def verdict(result: Comparison, contrast: Contrast) -> str:
-    """Whether the paper's claim, a higher TuCo in the positive group, holds for this contrast, in a few words."""
+    """In a few words, whether the paper's claim, a higher TuCo in the positive group, holds for this contrast."""
     if not all(len(result.scores[name]["tuco"]) for name in (contrast.positive, contrast.negative)):
         return "undefined: a group is empty"
     found = result.auc_of(contrast.name)
@@ -49,7 +49,7 @@ def _nulls(result: Comparison, contrast: Contrast) -> pd.DataFrame:
 
 
 def _against_nulls(nulls: pd.DataFrame, found: Auc) -> Literal["none", "beyond", "other way", "not beyond"]:
-    """Whether the whole interval is farther from 0.5 than any null control, on its own side of 0.5 and on the other."""
+    """Whether a null control is as far from 0.5 as the interval's nearer end, on the same side or only on the other."""
     if not len(nulls):
         return "none"
     sign = 1.0 if found.value >= 0.5 else -1.0
