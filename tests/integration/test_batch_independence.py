@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import transformers as hf
 
 from tests.oracle import oracle, scaled_logits
-from tests.pairs import byte_tokenizer, tuned_copy
+from tests.pairs import CONTEXT, byte_tokenizer, tiny_pair, tuned_copy
 from tuco_lens import ModelPair
 from tuco_lens.attacks.framing import Frame
 from tuco_lens.attacks.objective import Objective
@@ -155,3 +156,14 @@ def test_the_loss_of_an_attack_string_is_the_same_with_a_cached_beginning(models
     strings = torch.tensor([prompt_of(5, seed=i) for i in range(3, 6)])
     whole, shared = (Objective(models[2].tuned, [frame], share_prefix=on).losses(strings)[0] for on in (False, True))
     torch.testing.assert_close(shared, whole, rtol=0, atol=2e-6)
+
+
+def test_a_score_that_a_prompt_has_not_is_missing_of_that_prompt_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = tiny_pair("bridge")
+    monkeypatch.setattr(pair.base.cfg, "d_vocab", 250)  # and so the last of the tuned model's tokens are new
+    prompts = [pair.prompt([*range(20, 20 + n), last]) for n, last in ((9, 5), (12, 255), (CONTEXT - 1, 5))]
+    together = score_prompts(pair, prompts, batch_size=3)
+    for scores, alone in zip(together, (score_prompts(pair, [prompt])[0] for prompt in prompts), strict=True):
+        assert scores == pytest.approx(alone, abs=1e-6, nan_ok=True)
+    assert [math.isnan(scores["output_co"]) for scores in together] == [False, True, False]
+    assert [math.isnan(scores["tuco_generated"]) for scores in together] == [False, False, True]

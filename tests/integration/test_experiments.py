@@ -371,6 +371,11 @@ def test_every_harmful_prompt_that_is_answered_counts_as_jailbroken(
     assert result.facts["not refused"] == {"harmful": [8] * 4, "harmful, attacked": [8] * 4}
 
 
+def test_more_shots_than_are_drawn_are_refused(known: ModelPair, data: Path) -> None:
+    with pytest.raises(InputError, match="from 1 to 128"):
+        many_shot(known, data=data, limit=10, shots=(1, 256))
+
+
 def test_shots_beyond_the_context_give_no_value(known: ModelPair, data: Path) -> None:
     result = many_shot(known, data=data, limit=10, shots=(1, 128))
     assert np.isfinite(result.grid("tuco")[0]).all()

@@ -133,8 +133,8 @@ def _options(
     from tuco_lens.experiments.registry import Options
 
     sought = AttackOptions(n_strings=attacks or limited_attacks(limit))
-    if attack_steps is not None:
-        sought = replace(sought, gcg=replace(sought.gcg, steps=attack_steps))
+    how = replace(sought.gcg, system=system)  # strings are sought in the chats that are measured
+    sought = replace(sought, gcg=how if attack_steps is None else replace(how, steps=attack_steps))
     return Options(data=data, limit=limit, seed=seed, system=system, attacks=sought, nulls=NullOptions(seeds=nulls))
 
 

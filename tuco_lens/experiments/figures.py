@@ -34,6 +34,8 @@ def comparison_roc(result: Comparison, contrast: Contrast, theme: Theme) -> go.F
     """
     scores: dict[str, tuple[Values, Values]] = {}
     for key in SCORE_KEYS:
+        if not all(key in result.scores[group] for group in (contrast.positive, contrast.negative)):
+            continue
         sign = -1.0 if _is_reversed(result, contrast, key) else 1.0
         pair = tuple(_finite(sign * result.scores[group][key]) for group in (contrast.positive, contrast.negative))
         if all(len(values) for values in pair):

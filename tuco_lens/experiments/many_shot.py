@@ -65,12 +65,12 @@ def many_shot(
         run: where the result goes, and whether to resume.
 
     Raises:
-        InputError: if the data is missing, the numbers are not ascending from 1, or no prompt fits the context.
+        InputError: if the data is missing, the numbers are not ascending from 1 to 128, or no prompt fits the context.
         OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     numbers = list(shots)
-    if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 1:
-        raise InputError("shots", f"they are {numbers}", "give ascending numbers from 1")
+    if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 1 or numbers[-1] > max(SHOTS):
+        raise InputError("shots", f"they are {numbers}", f"give ascending numbers from 1 to {max(SHOTS)}")
     n = N_QUESTIONS if limit is None else min(N_QUESTIONS, -(-limit // (len(BEHAVIOURS) * len(numbers))))
     questions = load("mwe", parts=BEHAVIOURS, folder=data)
     sets: dict[str, list[list[Prompt | None]]] = {}

@@ -67,9 +67,8 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
     """All scores of each prompt by key (see `SCORES`), in input order. The cost is about four forward passes.
 
     A score that does not exist is NaN: `tuco_user` where no token is the user's or of raw text, `base_nll` of a single
-    token. Some are NaN for a whole batch: `tuco_generated` if its longest prompt fills the context; `output_co`,
-    `drift`, `kl` and `base_nll` if one of its tokens, padding included, is not in the base model's vocabulary. Batches
-    hold at most `batch_size` prompts, fewer if memory runs out.
+    token, `tuco_generated` of a prompt that fills the context, and `output_co`, `drift`, `kl` and `base_nll` of one
+    with a token that the base model lacks. Batches hold at most `batch_size` prompts, fewer if memory runs out.
     """
     found: dict[int, dict[str, float]] = {}
     batches = _batches(pair, prompts, batch_size)
@@ -95,18 +94,19 @@ def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: i
 
 
 def _batches(pair: ModelPair, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
-    """Batches of prompts whose lengths are of one `length_kind`, and still are with the next token."""
-    lengths, kind = [prompt.n_tokens for prompt in prompts], length_kind(pair.base, pair.tuned)
-    return length_sorted_batches(lengths, batch_size, MAX_BATCH_TOKENS, lambda n: (kind(n), kind(n + 1)))
+    """Batches of prompts of one `length_kind`, still so with the next token, all or none of which have room for it."""
+    lengths, kind, n_ctx = [prompt.n_tokens for prompt in prompts], length_kind(pair.base, pair.tuned), pair.n_ctx
+    return length_sorted_batches(lengths, batch_size, MAX_BATCH_TOKENS, lambda n: (kind(n), kind(n + 1), n < n_ctx))
 
 
 @torch.no_grad()
 def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float]]:
     ids, last = _padded(pair, prompts)
     # An accelerator may not check the bounds of an embedding, so ids are checked before the base model sees them.
-    has_base = int(ids.max()) < pair.base.cfg.d_vocab
+    d_vocab = pair.base.cfg.d_vocab
+    has_base = [max(prompt.token_ids) < d_vocab for prompt in prompts]
     tuned = _run(pair.tuned, ids, last)
-    base = _run(pair.base, ids, last) if has_base else None
+    base = _run(pair.base, ids.where(ids < d_vocab, 0), last) if any(has_base) else None
     rows = torch.arange(len(prompts))
     next_ids = tuned.logits[rows, last].argmax(dim=-1)
     tuco, has_next = _tuco_with_next(pair, ids, last, next_ids)
@@ -118,7 +118,7 @@ def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float
                 "tuco": tuco[row, end].item(),
                 "tuco_user": _mean_of_user(tuco[row], prompt),
                 "tuco_generated": tuco[row, end + 1].item() if has_next else math.nan,
-                **_beside_base(tuned, base, ids, row, end),
+                **_beside_base(tuned, base if has_base[row] else None, ids, row, end),
                 "n_tokens": float(prompt.n_tokens),
             }
         )

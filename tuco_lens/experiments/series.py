@@ -75,7 +75,7 @@ class Series(Brief):
 
         return pd.DataFrame(
             [
-                {"set": name, "score": score, "x": x, **_mean_columns(row)}
+                {"set": name, "score": score, "x": x, **_mean_columns(row, score)}
                 for name in (ALL, *self.sets)
                 for score in self.score_keys
                 for x, row in zip(self.x, self.grid(score, name), strict=True)
@@ -180,13 +180,14 @@ def mostly_seen(n: Int[np.ndarray, " x"]) -> Bool[np.ndarray, " x"]:
     return (n > 0) & (2 * n >= n.max(initial=0))
 
 
-def _mean_columns(values: Float[np.ndarray, " prompt"]) -> dict[str, Any]:
+def _mean_columns(values: Float[np.ndarray, " prompt"], score: str) -> dict[str, Any]:
+    from tuco_lens.experiments.scores import SCORE_KEYS
     from tuco_lens.stats import mean_interval, rate
 
     finite = values[np.isfinite(values)]
     if not len(finite):
         return {"n": 0, "mean": np.nan, "low": np.nan, "high": np.nan}
     # A share gets Wilson's interval, which stays between 0 and 1.
-    is_share = np.isin(finite, (0.0, 1.0)).all()
+    is_share = score not in SCORE_KEYS and np.isin(finite, (0.0, 1.0)).all()
     estimate = rate(int(finite.sum()), len(finite)) if is_share else mean_interval(finite)
     return {"n": estimate.n, "mean": estimate.value, "low": estimate.low, "high": estimate.high}

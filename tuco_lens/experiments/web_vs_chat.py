@@ -53,7 +53,7 @@ def web_vs_chat(
         OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
     own = was_trained_on_advbench(pair) if held_out is None else held_out
-    n = min(limit or N_PROMPTS, N_PROMPTS)
+    n = N_PROMPTS if limit is None else min(limit, N_PROMPTS)
     web, chat = load("openwebtext", folder=data), load("hh_rlhf", folder=data)
     texts = [str(record.prompt) for record in web][: WEB_HELD_OUT if own else None]
     windows = token_substrings(pair.tokenizer, texts, WEB_TOKENS, seed)[:n]
