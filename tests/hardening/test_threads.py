@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoProcessor
 
 from tests.pairs import tiny_pair
 from tuco_lens import InputError, ModelPair
@@ -180,3 +181,10 @@ def test_a_call_within_a_call_that_is_refused_gives_back_no_lock_but_its_own() -
         done.set()
         holding.result(SECONDS)
     together(lambda: outer(torch.ones(1)), lambda: inner(torch.ones(1)))  # else one waits for ever
+
+
+@pytest.mark.bridge
+def test_pairs_that_load_in_two_threads_leave_the_libraries_as_they_were() -> None:
+    found = vars(AutoProcessor)["from_pretrained"]
+    together(*[lambda: [tiny_pair("bridge") for _ in range(4)]] * 3)
+    assert vars(AutoProcessor)["from_pretrained"] is found

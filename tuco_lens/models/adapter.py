@@ -1,9 +1,8 @@
 """A tuned model made of a base model and a PEFT adapter, with the base weights in memory once.
 
-The transformers base is copied with all its weights shared, and PEFT injects the adapter into the copy: base and tuned
-differ in the adapter's own tensors only. `merging.py` folds adapters into copies of the matrices that they change, for
-what needs plain matrices (HookedTransformer), and for adapters that cannot be kept beside the base. `load_pair` decides
-which.
+The transformers base model is copied, sharing all its weights, and PEFT injects the adapter into the copy: base and
+tuned model differ only in the adapter's own tensors. Where plain matrices are needed (HookedTransformer), or where the
+adapter cannot be kept beside the base weights, `merging.py` folds it into copies of the matrices that it changes.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ _CONFIG: Final = "adapter_config.json"
 _WEIGHTS: Final = "adapter_model.safetensors"
 _PICKLE: Final = "adapter_model.bin"
 _PREFIX: Final = "base_model.model."
-"""What PEFT puts before the module names of the base model when it saves."""
+"""What PEFT puts in front of the base model's module names when it saves."""
 _OTHER_MODEL: Final = "give the base model that the adapter was trained on"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A PEFT adapter that was found and looks whole, before it is applied."""
+    """A PEFT adapter that was found and looks complete, before it is applied."""
 
     name: str
-    """What the user named."""
+    """The hub id or directory that the user gave."""
     folder: Path
-    """Where its files are; a tokenizer may lie beside them."""
+    """Where its files are; a tokenizer may be among them."""
     weights: Path
     """Its weights, safetensors or (if allowed) a pickle."""
     config: Any
@@ -61,8 +60,8 @@ def open_adapter(given: str | Path, options: LoadOptions) -> Adapter:
         options: Whether a pickle may be read.
 
     Raises:
-        LoadError: PEFT is not installed; or the adapter does not exist, is incomplete, has its weights in a pickle that
-            is not allowed, or is of a kind that adds tokens instead of changing weights.
+        LoadError: PEFT is not installed; or the adapter does not exist, is incomplete, has an unusable config or
+            weights in a pickle that is not allowed, or is of a kind that adds tokens instead of changing weights.
     """
     name = str(given)
     what = f"cannot load the adapter {name!r}"
@@ -86,20 +85,20 @@ def open_adapter(given: str | Path, options: LoadOptions) -> Adapter:
 def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
     """The tuned model: `base` with the adapter, sharing every weight of `base` that the adapter does not replace.
 
-    Low-rank and scaling adapters keep their tensors beside the base's. What an adapter saves whole (`modules_to_save`,
-    trained biases, resized embeddings) gets memory of its own. The adapter is cast to the dtype of `base`.
+    Low-rank and scaling adapters keep their tensors beside the base weights. What an adapter replaces as a whole
+    (`modules_to_save`, trained biases, resized embeddings) gets memory of its own. All are cast to the dtype of `base`.
 
     Args:
-        base: The transformers base model; it is left as it is.
+        base: The transformers base model, which is not changed.
         adapter: What `open_adapter` found.
-        base_name: What the user gave as base.
+        base_name: What the user gave as base, for error messages.
 
     Returns:
         A transformers model in evaluation mode, of the class of `base`.
 
     Raises:
-        LoadError: The adapter belongs to another model, naming the modules or tensors that do not fit; or its weights
-            are damaged, or not finite.
+        LoadError: The adapter belongs to another model (the message names what does not fit), PEFT cannot attach it,
+            or its weights are damaged or not finite.
     """
     import torch
 
@@ -124,7 +123,7 @@ def _require_peft(what: str) -> None:
 
 
 def _adapter_folder(given: str | Path, what: str, options: LoadOptions) -> Path:
-    """The local directory, or the part of the hub repository that is needed, downloaded."""
+    """The local directory, or that of the downloaded files of the hub repository."""
     path = Path(given).expanduser()
     if path.is_dir():
         if not (path / _CONFIG).is_file():
@@ -177,7 +176,7 @@ def _pickle_refused(what: str) -> LoadError:
 
 
 def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
-    """The adapter's tensors by their place in the base model, on the CPU, checked to be finite."""
+    """The adapter's tensors on the CPU, checked to be finite, by name without PEFT's prefix."""
     import torch
     from safetensors.torch import load_file
 
@@ -193,7 +192,7 @@ def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:
-    """Give the tuned model the embeddings that the adapter has saved whole; they may have more rows than the base's."""
+    """Give the tuned model the embeddings that the adapter saved whole; they may have more rows than the base's."""
     import torch
 
     ends = {id(end): end for end in (tuned.get_input_embeddings(), tuned.get_output_embeddings()) if end is not None}
@@ -216,7 +215,7 @@ def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adap
 
 
 def _unties(config: Any) -> bool:
-    """Whether PEFT trains a copy of the input embedding and leaves the unembedding, tied or not, to the base model."""
+    """Whether the adapter unties embedding and unembedding: PEFT does not tie its copies of `modules_to_save` again."""
     saved = set(getattr(config, "modules_to_save", None) or ())
     return bool(saved) and not getattr(config, "ensure_weight_tying", False)
 
@@ -235,7 +234,7 @@ def _inject(tuned: Any, adapter: Adapter, base_name: str) -> None:
     check_patterns(adapter.config, dict(tuned.named_modules()).keys(), adapter.what)
     try:
         inject_adapter_in_model(adapter.config, tuned)
-    except Exception as error:  # of a config that nothing here has found fault with
+    except Exception as error:  # of any kind, for a config that has passed all checks here
         why = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         if "not found in the base model" in why:
             why = f"it adapts modules that {base_name!r} does not have ({why})"
@@ -244,7 +243,7 @@ def _inject(tuned: Any, adapter: Adapter, base_name: str) -> None:
 
 
 def _unshare(tuned: Any, weights: Mapping[str, Tensor], shared: set[int]) -> None:
-    """Give memory of their own to the shared parameters that the adapter has saved whole (trained biases)."""
+    """Give memory of their own to the shared parameters that the adapter saved whole (trained biases)."""
     import torch
 
     named = dict(tuned.named_parameters(remove_duplicate=False))
@@ -255,13 +254,13 @@ def _unshare(tuned: Any, weights: Mapping[str, Tensor], shared: set[int]) -> Non
 
 
 def _load(tuned: Any, weights: dict[str, Tensor], shared: set[int], adapter: Adapter, base_name: str) -> None:
-    """Fill the injected tensors, and see that all of the file was used and nothing was left at its initial value."""
+    """Fill the injected tensors; refuse surplus weights, and weights that leave a tensor at its initial value."""
     from peft import set_peft_model_state_dict
 
     own = {name for name, parameter in tuned.named_parameters() if parameter.data_ptr() not in shared}
     try:
         result: Any = set_peft_model_state_dict(tuned, weights)
-    except Exception as error:  # whatever PEFT makes of tensors that do not fit
+    except Exception as error:  # of any kind, for tensors that do not fit
         _raise_misfit(tuned, weights, error, adapter, base_name)
     unused = sorted(result.unexpected_keys)
     if unused:
@@ -275,7 +274,7 @@ def _load(tuned: Any, weights: dict[str, Tensor], shared: set[int], adapter: Ada
 
 
 def _is_adapter_tensor(name: str, adapter: Adapter) -> bool:
-    """Whether a parameter of the tuned model is one that the adapter has to fill."""
+    """Whether the adapter has to fill this parameter of the tuned model."""
     from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 
     return PEFT_TYPE_TO_PREFIX_MAPPING[adapter.config.peft_type] in name or ".modules_to_save." in name
@@ -284,7 +283,7 @@ def _is_adapter_tensor(name: str, adapter: Adapter) -> bool:
 def _raise_misfit(
     tuned: Any, weights: Mapping[str, Tensor], error: Exception, adapter: Adapter, base_name: str
 ) -> NoReturn:
-    """Name the first tensor whose shape or place does not fit; PEFT's own message runs over many lines."""
+    """Name the first tensor that has the wrong shape or is lacking; PEFT's own message runs over many lines."""
     from peft import get_peft_model_state_dict
 
     expected = get_peft_model_state_dict(tuned, save_embedding_layers=False)
@@ -304,7 +303,7 @@ def _raise_shapes(
 
 
 def _unwrap_saved_modules(tuned: Any) -> None:
-    """Put the modules that the adapter replaces whole in the place of PEFT's wrappers around them."""
+    """Replace PEFT's wrappers around modules that the adapter saved whole by the saved modules themselves."""
     from peft.utils.other import ModulesToSaveWrapper
 
     wrappers = [(name, module) for name, module in tuned.named_modules() if isinstance(module, ModulesToSaveWrapper)]
@@ -313,6 +312,6 @@ def _unwrap_saved_modules(tuned: Any) -> None:
 
 
 def set_module(model: Any, name: str, module: Any) -> None:
-    """Put a module in the place of the one of that name."""
+    """Replace the submodule called `name`."""
     parent, _, own = name.rpartition(".")
     setattr(model.get_submodule(parent), own, module)

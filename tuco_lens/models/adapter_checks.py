@@ -1,7 +1,7 @@
-"""What a stranger's adapter_config.json may say, judged before PEFT acts on it.
+"""Checks of an adapter_config.json from an unknown source, before PEFT acts on it.
 
-PEFT allocates as many rows as `r` names, and matches the patterns of the config against every module's name with `re`,
-which some patterns keep busy for ever. Both are bounded here; what a value means is left to PEFT.
+PEFT allocates as many rows as `r` says, and matches the config's patterns against every module name with `re`, which
+can take for ever. Both are bounded here; what a value means is left to PEFT.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, Final, cast
 from tuco_lens.errors import LoadError
 
 LARGEST_RANK: Final = 1 << 16
-"""A rank over the width of any model there is."""
+"""A rank larger than the width of any model."""
 _SECONDS: Final = 5
-"""For matching all patterns, which takes milliseconds."""
+"""Time limit for matching all patterns, which normally takes milliseconds."""
 _DAMAGED: Final = "give an adapter that PEFT itself has saved"
 _RANKS: Final = ("r", "init_r", "target_r", "rank")
 _NUMBERS: Final = ("lora_alpha", "alpha", "lora_dropout", "module_dropout")
@@ -37,7 +37,7 @@ _UNSUITABLE: Final = {
     "megatron_config": ("it is made for Megatron's parallel layers", "give an adapter of a transformers model"),
 }
 
-# Run in a process of its own, which can be ended; it needs nothing but the standard library.
+# Run in a process of its own, which can be killed; it needs only the standard library.
 _MATCH: Final = """
 import json, re, sys
 patterns, names = json.load(sys.stdin)
@@ -48,14 +48,14 @@ for pattern in patterns:
 
 
 def check_adapter_config(config: Any, what: str) -> None:
-    """Refuse values that PEFT would fail on late, or not survive.
+    """Refuse values on which PEFT would fail late or crash, and features for which TuCo makes no sense.
 
     Args:
         config: A `peft.PeftConfig`, as read from a file.
-        what: How the message of the error opens.
+        what: The first part of the error message.
 
     Raises:
-        LoadError: For a rank, a number, a pattern or a list that cannot be, and for what TuCo makes no sense of.
+        LoadError: For an impossible rank, a value of the wrong type, or such a feature; the message names the field.
     """
     for name in _RANKS:
         _require_rank(getattr(config, name, None), name, what)
@@ -80,10 +80,10 @@ def check_adapter_config(config: Any, what: str) -> None:
 
 
 def check_patterns(config: Any, names: Collection[str], what: str) -> None:
-    """Refuse patterns that are not regular expressions, or take `re` more than seconds on the names of the modules.
+    """Refuse patterns of `config` that are no regular expressions, or that together take over 5 s to match `names`.
 
     Raises:
-        LoadError: Naming the pattern's field.
+        LoadError: Naming the field of an invalid pattern, or the time limit.
     """
     for field, pattern in _patterns(config):
         _require_pattern(pattern, field, what)
@@ -101,9 +101,9 @@ def check_patterns(config: Any, names: Collection[str], what: str) -> None:
 
 
 def other_base(config: Any, base_name: str) -> str | None:
-    """The model that an adapter says it was trained on, if that is not the base given; by the last part of the names.
+    """The model that an adapter says it was trained on, if that is not the base model given; else None.
 
-    Folders move, so what stands before the last part says nothing.
+    Only the last part of the names is compared, without case, since folders are moved.
     """
     trained_on = getattr(config, "base_model_name_or_path", None)
     if not isinstance(trained_on, str) or not trained_on.strip("/"):
@@ -128,7 +128,7 @@ def _require_rank(value: Any, name: str, what: str) -> None:
 
 
 def _require_names(value: Any, name: str, what: str) -> None:
-    """A text, or a collection of texts, or nothing."""
+    """Refuse what is neither None, a string, nor a collection of strings."""
     if value is None or isinstance(value, str):
         return
     if not isinstance(value, list | set | tuple) or not all(isinstance(part, str) for part in cast("Any", value)):
@@ -136,7 +136,7 @@ def _require_names(value: Any, name: str, what: str) -> None:
 
 
 def _patterns(config: Any) -> Iterator[tuple[str, str]]:
-    """Every text of the config that PEFT matches as a regular expression, with the name of its field."""
+    """Every string of the config that PEFT matches as a regular expression, as (name of its field, pattern)."""
     for field in _PATTERNS:
         value = getattr(config, field, None)
         if isinstance(value, str):

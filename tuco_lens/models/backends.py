@@ -1,8 +1,7 @@
-"""What the engine must know of a TransformerLens model, for both of its kinds.
+"""The two kinds of TransformerLens model behind one set of functions.
 
-`HookedTransformer` and `TransformerBridge` share blocks and hook names; they differ in what a
-forward pass is called with. Everything that differs is here, so that the engine
-(`engine/contributions.py`) has one code for both.
+`HookedTransformer` and `TransformerBridge` have the same blocks and hook names, but their forward passes take different
+arguments. These are kept here, so that the engine (`engine/contributions.py`) is written once for both.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ BackendName = Literal["hooked", "bridge"]
 
 
 def backend_of(model: Any) -> BackendName:
-    """Which kind of TransformerLens model this is, told by its class and not by import.
+    """Which kind of TransformerLens model this is, told by the names of its classes, without importing them.
 
     Raises:
-        TypeError: for anything that is neither.
+        TypeError: for any other model.
     """
     for cls in type(model).__mro__:
         if cls.__name__ == "HookedTransformer":
@@ -50,16 +49,16 @@ class _BlocksDone(Exception):
 
 
 def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
-    """Run a forward pass up to the last block, for what its hooks do.
+    """Run a forward pass through the blocks only, for the effect of their hooks.
 
     Unembedding even one position reads the whole matrix, a noticeable cost for a short prompt on a small model, and no
-    argument leaves it out on both kinds of model and every architecture.
+    argument skips it for both kinds of model and every architecture.
     """
 
     def stop(*_: Any) -> None:
         raise _BlocksDone
 
-    handle = blocks(model)[-1].register_forward_hook(stop)  # behind the hooks that are there, so it runs last
+    handle = blocks(model)[-1].register_forward_hook(stop)  # registered last, so it runs last
     try:
         if backend_of(model) == "hooked":
             model(ids, return_type=None, padding_side="right")
@@ -79,12 +78,12 @@ def run_logits(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batc
 
 
 def run_embedding(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-    """The stream that enters block 0: embedding, positions and scaling, as the model itself makes it."""
+    """The residual stream x_0 that enters block 0, with positions and scaling as the model itself applies them."""
     if backend_of(model) == "hooked":
         return model(ids, stop_at_layer=0, padding_side="right")
     return model(ids, stop_at_layer=0, use_cache=False)
 
 
 def stream_of(block_output: Any) -> Tensor:
-    """The residual stream in what a block returns: transformers' blocks return a tensor or a tuple."""
+    """The residual stream in a block's output, which is a tensor or a tuple that begins with it."""
     return block_output[0] if isinstance(block_output, tuple) else block_output

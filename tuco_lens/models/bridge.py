@@ -1,8 +1,8 @@
 """A `TransformerBridge` around a loaded transformers model: TransformerLens' hooks on transformers' own modules.
 
-The bridge takes far more architectures than HookedTransformer (`hooked.py`) and copies nothing. It is booted without
-weight processing or compatibility mode, which change the stream; nothing is looked up by name, nothing is printed.
-Works alike with transformer-lens 3.9 and 4.x.
+The bridge takes far more architectures than HookedTransformer (`hooked.py`) and copies no weights. It is booted without
+weight processing and compatibility mode, which change the residual stream, without look-ups on the hub, and without
+printing. Works with transformer-lens 3.9 and 4.x.
 """
 
 from __future__ import annotations
@@ -25,15 +25,12 @@ _REMEDY = "choose a decoder-only text model that TransformerLens lists"
 
 
 def unsupported_reason(config: PreTrainedConfig) -> str | None:
-    """Why a TransformerBridge cannot take the model of this config, or TuCo makes no sense of it; None when it can.
+    """Why the model of this config cannot be measured as a TransformerBridge: one clause for the user, or None.
 
-    Decided by the model class that transformers has for the config, looked up in TransformerLens' registry.
+    Decided by the model classes of the config, looked up in TransformerLens' registry.
 
     Args:
-        config: Of the transformers model.
-
-    Returns:
-        One clear clause for the user, or None.
+        config: The transformers model's config.
     """
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
     from transformer_lens.utilities.architectures import classify_architecture
@@ -49,25 +46,25 @@ def unsupported_reason(config: PreTrainedConfig) -> str | None:
 
 
 def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> TransformerBridge:
-    """The model as a TransformerBridge, equal to it in every layer.
+    """The model as a TransformerBridge.
 
     The bridge *takes over* `hf_model`: it wraps the modules in place, and sets the attention implementation to "eager",
     as TransformerLens does for the models that it loads itself (hooks on attention patterns need it). Copy the model
-    first if you want to go on using it. The result is in eval mode, in `hf_model`'s dtype, on its device or devices.
+    first if you want to go on using it. The result is in evaluation mode, with `hf_model`'s dtype and device(s).
 
     Args:
         hf_model: A loaded transformers causal language model.
-        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with
-            right padding. None leaves the model without one.
+        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; the model gets a copy with right
+            padding. None leaves it without one.
 
     Raises:
-        LoadError: if TransformerLens has no bridge for the model.
+        LoadError: if TransformerLens has no bridge for the model, or it is not a decoder-only text model.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
     model: Any = text_model(hf_model)
-    model.config.architectures = [type(model).__name__]  # TransformerLens reads them; a built model has none
-    if getattr(model.config, "position_embedding_type", "") is None:  # TransformerLens would take it for rotary
+    model.config.architectures = [type(model).__name__]  # TransformerLens reads them; not every config has them
+    if getattr(model.config, "position_embedding_type", "") is None:  # TransformerLens would read None as rotary
         model.config.position_embedding_type = "nope"
     reason = unsupported_reason(model.config)
     if reason is not None:
@@ -89,7 +86,7 @@ def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | No
 
 
 def class_names(config: Any) -> list[str]:
-    """The model classes that may stand for the config: transformers' own, then those that the checkpoint names."""
+    """The names of the config's possible model classes: transformers' own, then those that the checkpoint names."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     found = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
@@ -99,10 +96,10 @@ def class_names(config: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _no_processor() -> Generator[None]:
-    """Within it, this thread finds no processor of images and sounds: only the text model is measured.
+    """Make `AutoProcessor` return None in this thread: only the text model is measured.
 
-    For a class that takes images too, boot would look its processor up on the hub and, where it finds none, *install
-    torchvision* with pip, which may put another torch in place of the one that is running.
+    For a class that also takes images, booting would look its processor up on the hub and, if it found none, *install
+    torchvision* with pip, which may replace the torch that is running.
     """
     from transformers import AutoProcessor
 
@@ -119,14 +116,14 @@ def _no_processor() -> Generator[None]:
 
 
 def _label(model: Any) -> str:
-    """What TransformerLens is told as the model's name. Only adapters of models with their own code look behind it."""
+    """The name that TransformerLens is given. Only its adapters for models with their own code load something by it."""
     if type(model).__module__.startswith("transformers_modules"):
         return model.config.name_or_path
-    return type(model).__name__  # not the model type: "opt" is an alias of one checkpoint
+    return type(model).__name__  # not the model type: TransformerLens takes "opt" for one checkpoint
 
 
 def _placeholder_tokenizer() -> Any:
-    """Boot would look one up on the hub if it were given none."""
+    """A tokenizer of one word: given none, booting would look one up on the hub."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast

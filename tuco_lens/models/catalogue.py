@@ -1,7 +1,7 @@
-"""Known base/tuned pairs: hub ids, sizes, licences, and which backend takes each.
+"""Known base/tuned pairs: hub ids, sizes, licences, and which backends take each.
 
-`tuco-lens pairs` prints this. The entries are data (`catalogue.json`, one line per pair); what can be computed from
-them is computed here. Nothing is downloaded and no model library is imported; loading is in `models/`.
+`tuco-lens pairs` prints them. The entries are data (`catalogue.json`, one line per pair); what follows from them is
+computed here, without a download and without importing a model library.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ HOOKED_MODEL_TYPES: Final = frozenset({
     "olmo2", "opt", "phi", "phi3", "qwen2", "qwen3",
 })
 # fmt: on
-"""Model types that `models/` can make HookedTransformers of; it refuses some settings of some of them."""
+"""Model types that `hooked.py` converts to HookedTransformers; it refuses some settings of some of them."""
 
 BRIDGE_MODEL_TYPES: Final = HOOKED_MODEL_TYPES | {"smollm3"}
-"""Model types that `models/` can make TransformerBridges of (TransformerLens has more)."""
+"""Model types that `bridge.py` makes TransformerBridges of (TransformerLens has more)."""
 
 BYTES_PER_PARAMETER: Final[dict[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 MEMORY_MARGIN: Final = 0.2
-"""Added to the weights: activations of a batch of a few hundred tokens, buffers, an adapter's own tensors."""
+"""Share of the weights added for the activations of a batch of a few hundred tokens, buffers and adapter tensors."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class KnownPair:
     """A base model and a published fine-tune of it."""
 
     name: str
-    """Short name, unique in the catalogue."""
+    """Short name, unique in its catalogue."""
     base: str
     """Hub id of the base model."""
     tuned: str | None
@@ -49,27 +49,27 @@ class KnownPair:
     adapter: str | None
     """Hub id of the PEFT adapter; None for a pair of checkpoints."""
     parameters: int
-    """Parameters of the base model, tied embeddings counted once."""
+    """Number of parameters of the base model, tied embeddings counted once."""
     model_type: str
     """`model_type` of the base model's config, which decides the backend."""
     licence: str
     """Licence of the tuned model or adapter, or the base model's where that is stricter."""
     gated: bool
-    """Whether the hub asks, or has asked, for an account and accepted terms before it hands out either half."""
+    """Whether the hub requires, or has required, an account and accepted terms for either of the two."""
     in_paper: bool
     """Whether it is one of the nine models of the paper."""
     note: str
-    """What a user should know first; may be empty."""
+    """What a user should know beforehand; may be empty."""
 
 
 def load_catalogue(path: Path = CATALOGUE) -> tuple[KnownPair, ...]:
     """The known pairs, in the order of the file: the paper's nine first, adapter pairs last.
 
     Args:
-        path: a JSON file of the same form; by default the one of the package.
+        path: a JSON file of the same form; by default the package's own.
 
     Raises:
-        InputError: if the file is missing or not JSON, an entry is malformed, or two have one name.
+        InputError: if the file is missing or not a JSON list, an entry is malformed, or two share a name.
     """
     try:
         entries: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -85,9 +85,9 @@ def load_catalogue(path: Path = CATALOGUE) -> tuple[KnownPair, ...]:
 
 
 def backends(pair: KnownPair) -> tuple[BackendName, ...]:
-    """The backends that take the pair, the one that `auto` prefers first; empty if none does.
+    """The backends that take the pair, "hooked" first (`auto` prefers "bridge" for adapters); empty if none does.
 
-    Says what loads with the last release of TransformerLens that has both (3.9); from 4.0 on there is only the bridge.
+    True of the last release of TransformerLens that has both (3.9); from 4.0 on there is only the bridge.
     """
     found: list[BackendName] = []
     if pair.model_type in HOOKED_MODEL_TYPES:
@@ -98,16 +98,15 @@ def backends(pair: KnownPair) -> tuple[BackendName, ...]:
 
 
 def memory_gib(pair: KnownPair, dtype: str = "bfloat16", *, backend: BackendName = "bridge") -> float:
-    """About how much memory the loaded pair needs to measure, in GiB.
+    """About how much memory it takes to load and measure the pair, in GiB.
 
-    Weights of two models, or of one where the bridge shares them with an adapter, plus `MEMORY_MARGIN`.
-    HookedTransformers also hold a tied unembedding a second time, which counts for small models with a large
-    vocabulary.
+    The weights of two models, or of one for an adapter pair on the bridge, plus `MEMORY_MARGIN`. Not counted: a
+    HookedTransformer holds a tied unembedding twice, which matters for small models with a large vocabulary.
 
     Args:
         pair: an entry of the catalogue.
-        dtype: "bfloat16", "float16" or "float32".
-        backend: where an adapter pair is loaded; it changes nothing for two checkpoints.
+        dtype: of the weights: "bfloat16", "float16" or "float32".
+        backend: with which an adapter pair is loaded; it makes no difference for two checkpoints.
 
     Raises:
         InputError: for another dtype.
@@ -134,7 +133,7 @@ _OPTIONAL: Final = {"tuned", "adapter"}
 
 
 def _known_pair(entry: Any, index: int) -> KnownPair:
-    """The entry as a `KnownPair`, or an InputError that names it and what is wrong with it."""
+    """The entry as a `KnownPair`; an InputError says what is wrong with it."""
     problem = _problem(entry)
     if problem is not None:
         raise InputError(f"entry {index} of the catalogue is malformed", problem, "compare it with its neighbours")

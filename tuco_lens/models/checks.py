@@ -1,8 +1,8 @@
-"""Are two models the base and tuned model of one pair? Pure comparisons, which name both values when they are not.
+"""Are two models the base and tuned model of one pair? Pure comparisons, whose errors name both values.
 
-Each config is looked at when it is read (`require_sane_config`). `load_pair` compares the two before any weights are
-read (`require_same_structure`), then the tensors' names and shapes (`require_same_tensors`), then the values
-(`require_finite`). Whether x_0 + P_L + F_L = x_L holds is checked by `ModelPair`, with one short forward.
+Sizes are checked when a config is read (`require_sane_config`). `load_pair` compares the two configs before any weights
+are read (`require_same_structure`), checks the weights of each model (`require_finite`), and compares names and shapes
+(`require_same_tensors`). `ModelPair` checks x_0 + P_L + F_L = x_L, with one short pass.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 _REMEDY: Final = "give a base model and a fine-tune of that same model"
 
-# What is compared, and under which names configs keep it. The first name that a config has counts.
+# What is compared, with the names that configs use for it; the first one that is set counts.
 _FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "number of layers": ("num_hidden_layers",),
     "d_model": ("hidden_size",),
@@ -58,20 +58,20 @@ _LARGEST: Final = {
     "max_position_embeddings": 10_000_000_000,
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), 100_000),
 }
-"""The sizes of a config that decide how much is built, and more than any model has of each."""
+"""The sizes of a config that decide how much is built, each with a limit that no model reaches."""
 POSITION_SETTINGS: Final = ("rotary settings", "longest position", "attention window", "attention windows by layer")
-"""Entries of `structure` that decide masks and rotary angles alone, which each model makes for itself."""
+"""Entries of `structure` that decide only masks and rotary angles, which each model makes for itself."""
 _POSITION_TABLES: Final = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "openai-gpt", "biogpt", "xglm")
-"""Model types that add an embedding of the absolute position."""
+"""Model types that add a learned embedding of the absolute position."""
 _LENGTH_DEPENDENT_ROPE: Final = ("dynamic", "longrope")
 """Rotary types whose angles depend on `max_position_embeddings`."""
 
 
 def structure(config: Any) -> dict[str, Any]:
-    """What of a transformers config decides how its blocks compute, under plain names; absent values are None.
+    """The settings of a transformers config that decide how its blocks compute, under plain names; None if absent.
 
-    `max_position_embeddings` is part of it only where the computation depends on it: a table of learned positions, or
-    a rotary type that stretches with it. The vocabulary is not part of it, since only the tuned embedding is used.
+    `max_position_embeddings` is among them only where the computation depends on it: a table of learned positions, or
+    a rotary type that stretches with it. The vocabulary is not, since only the tuned model's embedding is used.
     """
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     found: dict[str, Any] = {"architecture": getattr(text, "model_type", None)}
@@ -86,10 +86,10 @@ def structure(config: Any) -> dict[str, Any]:
 
 
 def require_sane_config(config: Any, what: str) -> None:
-    """Refuse sizes that no model has, before anything of that size is built.
+    """Refuse sizes that no model has, before anything of that size is built; `what` begins the error message.
 
     Raises:
-        LoadError: naming the setting and its value.
+        LoadError: Naming the setting and its value.
     """
     text = config.get_text_config()
     for name, most in _LARGEST.items():
@@ -104,18 +104,18 @@ def require_sane_config(config: Any, what: str) -> None:
 def require_same_structure(base: Any, tuned: Any, base_name: str, tuned_name: str) -> None:
     """Refuse two configs whose blocks do not compute alike.
 
-    A different vocabulary is allowed. So are other rotary angles, another longest position and another attention window
-    in models with rotary embeddings, for each model makes its own (`engine/own_positions.py`): a fine-tune for a longer
-    context has them. How many dimensions are rotated must be equal.
+    The vocabulary may differ. So may, with rotary embeddings and without per-layer embeddings, the rotary angles, the
+    longest position and the attention window, as in a fine-tune for a longer context: each model makes its own
+    (`engine/own_positions.py`). The number of rotated dimensions must be equal.
 
     Args:
         base: The base model's transformers config.
         tuned: The tuned model's.
-        base_name: What the user gave as base.
+        base_name: What the user gave as base, for the error message.
         tuned_name: What the user gave as tuned.
 
     Raises:
-        PairMismatchError: Naming the first setting that differs, and both its values.
+        PairMismatchError: Naming the first setting that differs, with both values.
     """
     ours, theirs = structure(base), structure(tuned)
     both_rotary = ours["positional scheme"] == theirs["positional scheme"] == "rotary"
@@ -138,12 +138,12 @@ def require_same_tensors(
     Args:
         base: Shape by tensor name, of the base model.
         tuned: The same of the tuned model.
-        vocabulary: Names of the embedding and unembedding tensors, whose rows (first dimension) may differ.
-        base_name: What the user gave as base.
+        vocabulary: Names of the embedding and unembedding tensors, whose first dimension may differ.
+        base_name: What the user gave as base, for the error message.
         tuned_name: What the user gave as tuned.
 
     Raises:
-        PairMismatchError: Naming the first tensor that is missing, surplus or of another shape.
+        PairMismatchError: Naming the first tensor that only one of them has, or whose shapes differ.
     """
     what = _what(base_name, tuned_name)
     for here, there, has, lacks in ((base, tuned, "base", "tuned"), (tuned, base, "tuned", "base")):
@@ -160,11 +160,11 @@ def require_same_tensors(
 
 
 def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
-    """Refuse weights that have a NaN or an infinity among them.
+    """Refuse weights with NaN or infinite values; quantised and integer tensors are not looked at.
 
     Args:
         named: Tensors of any shape with their names, as `model.named_parameters()` gives them.
-        what: How the message of the error opens.
+        what: The first part of the error message.
 
     Raises:
         LoadError: Naming the first such tensor.
@@ -178,7 +178,7 @@ def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
             or type(tensor) not in (torch.Tensor, torch.nn.Parameter)
         ):
             continue
-        # Both ends are NaN if any value is: one pass, and no mask as large as the weights.
+        # Minimum and maximum are NaN if any value is: one pass, without a mask as large as the weights.
         ends = torch.stack(torch.aminmax(tensor.detach())).tolist()
         if not all(math.isfinite(end) for end in ends):
             kind = "NaN" if any(math.isnan(end) for end in ends) else "infinite values"
@@ -186,7 +186,7 @@ def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
 
 
 def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
-    """The shape of every tensor of a transformers model by name, and the names of its embedding and unembedding."""
+    """The shape of each parameter of a transformers model by name, and the names of the embedding and unembedding."""
     modules = dict(model.named_modules())
     shapes = {
         name: _shape(modules[name.rpartition(".")[0]], parameter)
@@ -199,7 +199,7 @@ def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
 
 
 def _shape(module: Any, parameter: Any) -> tuple[int, ...]:
-    """The shape of a parameter; of a matrix that is stored quantised, that of what it stands for."""
+    """The shape of a parameter; for a quantised matrix, the shape that it stands for."""
     import torch
 
     if type(parameter) is not torch.nn.Parameter and hasattr(module, "out_features"):
@@ -208,14 +208,14 @@ def _shape(module: Any, parameter: Any) -> tuple[int, ...]:
 
 
 def _setting(config: Any, name: str) -> Any:
-    """A setting; where layers have their own (the heads of Gemma 4), the list of them, layer by layer."""
+    """A setting; where each layer has its own (the heads of Gemma 4), the list of them."""
     if name in (getattr(config, "per_layer_attributes", None) or ()):
         return [getattr(layer, name, None) for layer in config.per_layer_config]
     return getattr(config, name, None)
 
 
 def _positions(config: Any) -> dict[str, Any]:
-    """The positional scheme, and what decides the angles or the table."""
+    """The positional scheme, and the settings that decide its angles or its table."""
     length = getattr(config, "max_position_embeddings", None)
     model_type = getattr(config, "model_type", None)
     nothing = {"rotary settings": None, "rotary share": None, "rotary dimensions": None, "longest position": None}
@@ -235,20 +235,20 @@ def _positions(config: Any) -> dict[str, Any]:
 
 
 def _spelt_out(rotary: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary settings, by layer type where these differ, with the defaults that some configs leave out."""
+    """Rotary settings, by layer type if nested, with the defaults that some configs leave out."""
     if any(isinstance(value, Mapping) for value in rotary.values()):
         return {kind: _spelt_out(value or {}) for kind, value in rotary.items()}
     return {"rope_type": "default", "partial_rotary_factor": 1.0, **rotary}
 
 
 def _shares(rotary: Mapping[str, Any]) -> Any:
-    """Which part of each head is rotated, by layer type where these differ."""
+    """Which share of each head is rotated, by layer type if nested."""
     nested = {kind: _shares(value) for kind, value in rotary.items() if isinstance(value, Mapping)}
     return nested or rotary.get("partial_rotary_factor")
 
 
 def _window(config: Any) -> Any:
-    """The width of the sliding window, None where it is switched off."""
+    """The width of the attention window, None if it is switched off."""
     if getattr(config, "use_sliding_window", True) is False:
         return None
     width = _setting(config, "sliding_window")
@@ -256,7 +256,7 @@ def _window(config: Any) -> Any:
 
 
 def equal_settings(one: Any, other: Any) -> bool:
-    """Equality up to rounding of the numbers to float32, as GGUF files store them."""
+    """Whether two settings are equal, up to rounding of floats to float32, as GGUF files store them."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(equal_settings(value, other[key]) for key, value in one.items())
     if isinstance(one, float) or isinstance(other, float):
@@ -269,7 +269,7 @@ def equal_settings(one: Any, other: Any) -> bool:
 
 
 def _difference(label: str, base: Any, tuned: Any) -> str:
-    """Both values of the setting that differs; within a mapping or a list, of the first entry that does."""
+    """Name both values of a setting that differs; in a mapping or a list, those of the first entry that differs."""
     if isinstance(base, Mapping) and isinstance(tuned, Mapping):
         key = next(k for k in [*base, *tuned] if not equal_settings(base.get(k), tuned.get(k)))
         return _difference(f"{label} ({key})", base.get(key), tuned.get(key))

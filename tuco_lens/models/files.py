@@ -1,8 +1,8 @@
-"""What lies in a model's folder, judged before anything is loaded: which weights, whole or broken, safe or pickled.
+"""Checks of a model's folder before anything is loaded: which weights there are, whole or damaged, safe or pickled.
 
 `sources.py` calls this for local directories, and `hub.py` calls `require_safe_weights` on a hub repository's listing,
-so that both refuse in the same words. Reading the weights themselves is transformers' work, in `sources.py`, with one
-parse of a `.gguf` file for all that it reads there.
+so that both refuse in the same words. The weights are read by transformers (`sources.py`), for which a `.gguf` file is
+parsed only once.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def is_pickle(name: str) -> bool:
 
 
 def inspect_directory(path: Path, what: str, *, allow_pickle: bool) -> None:
-    """Refuse a directory that cannot be loaded, or not without risk; `what` opens the error's message.
+    """Refuse a directory that cannot be loaded safely; `what` begins the error message.
 
     Raises:
-        LoadError: The directory is empty, has no `config.json`, holds an adapter, holds no weights, holds weights only
-            as pickles (unless `allow_pickle`), or a safetensors file in it is broken or missing.
+        LoadError: The directory is empty, has no `config.json`, holds an adapter, a Git LFS pointer, no weights, or
+            weights only as pickles (unless `allow_pickle`), or a safetensors file is damaged or missing.
     """
     names = sorted(entry.name for entry in path.iterdir())
     if not names:
@@ -60,10 +60,10 @@ def inspect_directory(path: Path, what: str, *, allow_pickle: bool) -> None:
 
 
 def require_safe_weights(names: Collection[str], what: str, where: str, *, allow_pickle: bool) -> None:
-    """Refuse a listing that has no safetensors weights, unless it has pickles and these are allowed.
+    """Refuse a list of file names without safetensors weights, unless it has pickled ones and these are allowed.
 
     Raises:
-        LoadError: Naming the pickle that was refused, or saying that there are no weights at all.
+        LoadError: Naming the pickle that was refused, or saying that there are no weights that transformers reads.
     """
     if any(name in names for name in _SAFE_WEIGHTS):
         return
@@ -84,10 +84,10 @@ def require_safe_weights(names: Collection[str], what: str, where: str, *, allow
 
 
 def require_no_pointer(path: Path, what: str) -> None:
-    """Refuse a Git LFS pointer, which stands in a clone for a file that was not fetched.
+    """Refuse a Git LFS pointer, which stands in for a file that was not fetched.
 
     Raises:
-        LoadError: The file is one.
+        LoadError: The file at `path` is one.
     """
     if path.is_file():
         with path.open("rb") as file:
@@ -97,7 +97,7 @@ def require_no_pointer(path: Path, what: str) -> None:
 
 
 def checkpoints_remedy(path: Path, name: str) -> str | None:
-    """What to give in place of a run's folder: the checkpoints in it that have this file; None if there are none."""
+    """The remedy for a training run's folder: the checkpoints in it that hold file `name`; None if there are none."""
     found = [entry.parent for entry in path.glob(f"checkpoint-*/{name}")]
     if not found:
         return None
@@ -107,10 +107,10 @@ def checkpoints_remedy(path: Path, name: str) -> str | None:
 
 
 def require_whole_safetensors(path: Path, what: str) -> None:
-    """Read the header of one safetensors file, which shows truncation and damage without reading the tensors.
+    """Read the header of a safetensors file, which reveals truncation and damage without reading the tensors.
 
     Raises:
-        LoadError: The file is missing, or is not a whole safetensors file.
+        LoadError: The file is missing, a Git LFS pointer, or not a whole safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -137,7 +137,7 @@ def _without_config(path: Path, names: list[str]) -> str:
 
 
 def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
-    """The files that transformers would read: the single one if there is one, else those that the index names."""
+    """The files that transformers would read: the single one if there is one, else those named in the index."""
     if _SAFE_WEIGHTS[0] in names:
         return [path / _SAFE_WEIGHTS[0]]
     if _SAFE_WEIGHTS[1] not in names:
@@ -150,7 +150,7 @@ def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
             what, f"{str(index)!r} is not an index of safetensors files ({error})", "download or save it again"
         ) from error
     for shard in sorted(shards):
-        parts = PureWindowsPath(shard)  # knows the separators of either system
+        parts = PureWindowsPath(shard)  # splits at the separators of both systems
         if parts.anchor or ".." in parts.parts or len(parts.name) > _LONGEST_NAME:
             why = f"{str(index)!r} names {cut(shard, 80)!r}, which is no file of that folder"
             raise LoadError(what, why, "do not use this checkpoint unless you know why it does")
@@ -159,10 +159,10 @@ def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
 
 @contextlib.contextmanager
 def gguf_parsed_once() -> Generator[None]:
-    """While open, a `.gguf` file's metadata is parsed once, whoever asks: it takes most of the time of a load.
+    """Parse a `.gguf` file's metadata only once within the `with` block.
 
-    transformers makes a new reader for config, tokenizer and weights each, and with a large vocabulary each takes
-    seconds. The readers are let go at the end; they only map the file.
+    transformers makes a new reader for each of config, tokenizer and weights, and with a large vocabulary each takes
+    seconds, most of a load. The readers only map the file, and are released at the end.
     """
     if importlib.util.find_spec("gguf") is None:
         yield

@@ -1,8 +1,8 @@
-"""A `HookedTransformer` of a loaded transformers model, with the very same numbers and, mostly, the very same memory.
+"""A `HookedTransformer` of a loaded transformers model, with the same numbers and mostly in the same memory.
 
-`HookedTransformer.from_pretrained` refuses local fine-tunes and goes by names; here the settings come from the config
-(`hooked_config.py`), the weights through TransformerLens' own converters, and no weight is processed: no folding, no
-centring. What cannot be expressed exactly is refused by `unsupported_reason` and goes to the bridge (`bridge.py`).
+`HookedTransformer.from_pretrained` refuses local fine-tunes and goes by names. Here the settings come from the config
+(`hooked_config.py`), the weights go through TransformerLens' own converters, and none is folded or centred. What cannot
+be expressed exactly is refused by `unsupported_reason` and left to the bridge (`bridge.py`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,12 @@ _N_CHECKED = 16
 
 
 def unsupported_reason(config: PreTrainedConfig) -> str | None:
-    """Why the model of this config cannot be a HookedTransformer; None when it can.
+    """Why the model of this config cannot be a HookedTransformer: one clause for the user, or None.
 
     Decided by `config.model_type` and the settings, never by a name or path.
 
     Args:
-        config: Of the transformers model.
-
-    Returns:
-        One clear clause for the user, or None.
+        config: The transformers model's config.
     """
     if not _has_hooked_transformer():
         version = importlib.metadata.version("transformer-lens")
@@ -55,24 +52,24 @@ def to_hooked(
 ) -> HookedTransformer:
     """The model as a HookedTransformer without weight processing, equal to it in every layer.
 
-    The matrices are *not* copied: the parameters are views of `hf_model`'s own memory, in a layout that spares
-    TransformerLens its transposing at each call. So drop `hf_model` afterwards, or at least do not train it on; its
-    memory lives on in the result. Copies are only made of what two parameters share (tied unembedding, tied norms), of
-    Gemma's scaled embedding, and of norms to which Gemma's 1 is added; that sum is rounded in half precision (use the
-    bridge if the last digit of a half-precision Gemma matters).
+    The matrices are *not* copied: the parameters are views of `hf_model`'s own memory, in a layout that saves
+    TransformerLens a transposition at each call. So drop `hf_model` afterwards, or at least do not train it; its memory
+    lives on in the result. Copies are made only of what two parameters share (tied unembedding, tied norms), of Gemma's
+    scaled embedding, and of norms to which Gemma's 1 is added; that sum is rounded in half precision (use the bridge if
+    the last digit of a half-precision Gemma matters).
 
-    The result is in eval mode, in `hf_model`'s dtype, on its device; its parameters require gradients, as
-    TransformerLens' do. Before it is returned, the logits of one short prompt are compared with `hf_model`'s.
+    The result is in evaluation mode, with `hf_model`'s dtype and device; its parameters require gradients, as
+    TransformerLens' do. Its logits for a short prompt are compared with `hf_model`'s.
 
     Args:
         hf_model: A loaded transformers causal language model, on one device.
-        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; a copy is given to the model, with
-            right padding. None leaves the model without one.
+        tokenizer: For `model.to_tokens`, `model.generate("text")` and the like; the model gets a copy with right
+            padding. None leaves it without one.
         official_name: Only a label, `model.cfg.model_name`.
-        n_ctx: How many positions a rotary model shall take at least, in tokens; it is made for the config's.
+        n_ctx: The least number of positions that a rotary model shall take; it takes at least the config's.
 
     Raises:
-        LoadError: if the config cannot be expressed, the model is spread over devices, or the numbers differ.
+        LoadError: if the config cannot be expressed, the model is spread over devices, or the logits differ.
     """
     reason = unsupported_reason(hf_model.config)
     if reason is not None:
@@ -93,13 +90,13 @@ def to_hooked(
 def _has_hooked_transformer() -> bool:
     try:
         return hasattr(importlib.import_module("transformer_lens"), "HookedTransformer")
-    except ImportError:  # how 4.x answers for the name
+    except ImportError:  # what 4.x raises for the name
         return False
 
 
 def _without_weights(hf_model: Any, name: str | None, n_ctx: int) -> Any:
-    """The model with its buffers, its parameters on the meta device."""
-    # Imported here: transformer_lens >= 4.0 has neither of them.
+    """The HookedTransformer with its buffers in memory and its parameters on the meta device."""
+    # Imported here because transformer_lens >= 4.0 has neither of these two classes.
     from accelerate import init_empty_weights
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
@@ -113,12 +110,12 @@ def _without_weights(hf_model: Any, name: str | None, n_ctx: int) -> Any:
         device=str(hf_model.device),
     )
     with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
-        warnings.simplefilter("ignore", DeprecationWarning)  # the user chose this class, or was told of the choice
+        warnings.simplefilter("ignore", DeprecationWarning)  # the class was chosen by the user or by "auto"
         return HookedTransformer(config, move_to_device=False)
 
 
 def _converted(hf_model: Any, model: Any) -> dict[str, Tensor]:
-    """TransformerLens' parameters by name, for all that the model has."""
+    """A weight for every parameter of the HookedTransformer, by TransformerLens' names."""
     converters: Any = importlib.import_module("transformer_lens.pretrained.weight_conversions")
     weights: dict[str, Tensor] = getattr(converters, FAMILIES[hf_model.config.model_type].converter)(
         hf_model, model.cfg
@@ -129,19 +126,19 @@ def _converted(hf_model: Any, model: Any) -> dict[str, Tensor]:
     for name, empty in model.named_parameters():
         weight = weights.get(name)
         if weight is None:
-            # Biases that the family has not; and a position table that ALiBi models never read.
+            # Biases that the family does not have, and a position table that ALiBi models never read.
             if ".b_" not in name and name != "pos_embed.W_pos":
                 raise LoadError("cannot make a HookedTransformer", f"no weight for {name}", _BRIDGE)
             weight = torch.zeros(empty.shape)
         weight = weight.detach().to(hf_model.device, hf_model.dtype)
-        # A tied weight becomes two: in a HookedTransformer each parameter may be edited by itself.
+        # A tied weight becomes two, since each parameter of a HookedTransformer may be edited by itself.
         result[name] = weight.clone() if weight.data_ptr() in seen else weight
         seen.add(weight.data_ptr())
     return result
 
 
 def _attention_biases(hf_model: Any, cfg: Any) -> dict[str, Tensor]:
-    """The biases of `attention_bias=True`, which the converters of Llama-like families take to be zero."""
+    """The biases of `attention_bias=True`, which the converters of Llama-like families set to zero."""
     biases: dict[str, Tensor] = {}
     layers = getattr(getattr(hf_model, "model", None), "layers", [])
     groups = "" if cfg.n_key_value_heads is None else "_"
@@ -159,11 +156,11 @@ def _give_weights(model: Any, weights: dict[str, Tensor]) -> None:
         if weights[name].shape != parameter.shape:
             why = f"{name} should be {list(parameter.shape)} but is {list(weights[name].shape)}"
             raise LoadError("cannot make a HookedTransformer", why, _BRIDGE)
-    model.load_state_dict(weights, strict=False, assign=True)  # not strict: the buffers stay as they are
+    model.load_state_dict(weights, strict=False, assign=True)  # not strict: no buffers are given
 
 
 def _give_tokenizer(model: Any, tokenizer: Any) -> None:
-    """As `HookedTransformer.set_tokenizer`, which would fail without a name and look the name up on the hub."""
+    """Do what `HookedTransformer.set_tokenizer` does, without the name that it would look up on the hub."""
     if tokenizer is None:
         return
     model.tokenizer = own_tokenizer(tokenizer)
@@ -172,10 +169,10 @@ def _give_tokenizer(model: Any, tokenizer: Any) -> None:
 
 
 def _check_logits(hf_model: Any, model: Any) -> None:
-    """Compares logits on a short prompt: a net for settings that neither TransformerLens nor we know of.
+    """Compare logits on a short prompt, to catch settings that neither TransformerLens nor this package knows of.
 
     Raises:
-        LoadError: if they differ by more than rounding. Weights that are not finite are left to the pair's own check.
+        LoadError: if they differ by more than rounding. Logits that are not finite are left to the pair's own check.
     """
     vocab, n_tokens = hf_model.config.vocab_size, min(_N_CHECKED, model.cfg.n_ctx)
     ids = (torch.arange(1, n_tokens + 1) * 7919 % vocab)[None].to(hf_model.device)

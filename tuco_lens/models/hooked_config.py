@@ -1,8 +1,8 @@
 """The `HookedTransformerConfig` of a transformers config, built from its settings alone, and what it cannot express.
 
 TransformerLens' own converter goes by the model's name (sizes of Gemma, n_ctx of Mistral, the architecture of anything
-with "llama" in its path) and predates transformers 5, so here each family's settings are read from the config. Used by
-`hooked.py`, which brings the weights over. No name or path is looked at.
+with "llama" in its path) and predates transformers 5, so each family's settings are read here from the config. The
+weights are converted in `hooked.py`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Family:
     """How one `model_type` is expressed as a HookedTransformer."""
 
     architecture: str
-    """What TransformerLens calls it (`original_architecture`): it decides post-norms and query/key norms by this."""
+    """TransformerLens' name for it (`original_architecture`), which decides on post-norms and query/key norms."""
     converter: str
     """Name of the weight converter in `transformer_lens.pretrained.weight_conversions`."""
     settings: Callable[[Any], Settings]
-    """Everything but what `hooked_settings` adds for all."""
+    """The family's own part of `hooked_settings`."""
     refusals: Callable[[Any], Iterator[str]]
-    """What this config asks that cannot be expressed; nothing if all can."""
+    """What a config asks for that cannot be expressed, one clause each."""
     prepends_bos: bool = True
-    """Whether `model.to_tokens` puts a BOS before raw text by default, as TransformerLens does for this family."""
+    """Whether `model.to_tokens` puts a BOS before raw text by default, as TransformerLens has it for this family."""
 
 
 def unexpressible(config: Any) -> str | None:
-    """Why this config cannot be a HookedTransformer: one clause, or None when it can."""
+    """Why no HookedTransformer can be made for this config: one clause, or None if one can."""
     family = FAMILIES.get(config.model_type)
     if family is None:
         return f"the conversion to HookedTransformer does not cover model type {config.model_type!r}"
@@ -54,7 +54,7 @@ def unexpressible(config: Any) -> str | None:
 
 
 def hooked_settings(config: Any) -> Settings:
-    """Keyword arguments of `HookedTransformerConfig`, without dtype and device, for a config that is expressible."""
+    """Arguments of `HookedTransformerConfig` but for name, dtype and device, for a config that can be expressed."""
     family = FAMILIES[config.model_type]
     return {
         "d_vocab": config.vocab_size,
@@ -66,7 +66,7 @@ def hooked_settings(config: Any) -> Settings:
     }
 
 
-# --- GPT-2 and its kin: layer norms, learned or no positions
+# --- GPT-2 and related families: layer norms; learned, rotary or ALiBi positions
 
 
 def _gpt2(config: Any) -> Settings:
@@ -101,7 +101,7 @@ def _gptj(config: Any) -> Settings:
 
 
 def _opt(config: Any) -> Settings:
-    # Its epsilon is not a setting: OPT's layer norms are torch's default ones.
+    # The epsilon is not a setting: OPT's layer norms have torch's default.
     return {**_sizes(config), "d_mlp": config.ffn_dim, "eps": 1e-5, "normalization_type": "LN"}
 
 
@@ -137,7 +137,7 @@ def _rotary_layer_norm(config: Any) -> Settings:
     }
 
 
-# --- Llama and its kin: RMS norms, rotary positions, gated MLP, grouped heads
+# --- Llama and related families: RMS norms, rotary positions, gated MLP, grouped heads
 
 
 def _llama(config: Any) -> Settings:
@@ -154,7 +154,7 @@ def _llama(config: Any) -> Settings:
 
 
 def _grouped(config: Any) -> Settings:
-    """Families whose weight converter always writes grouped keys and values, also where every head has its own."""
+    """For families whose weight converter always writes grouped keys and values, even if every head has its own."""
     return {**_llama(config), "n_key_value_heads": config.num_key_value_heads}
 
 
@@ -185,7 +185,7 @@ def _gemma3(config: Any) -> Settings:
 
 
 def _sizes(config: Any, n_ctx: int | None = None) -> Settings:
-    """The sizes under transformers' common names, to which every config maps its own; `n_ctx` where it has none."""
+    """The sizes, by transformers' common names, to which every config maps its own; `n_ctx` for a config without."""
     heads, groups = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
     return {
         "d_model": config.hidden_size,
@@ -202,7 +202,7 @@ def _d_head(config: Any) -> int:
 
 
 def _windows(config: Any) -> Settings:
-    """Which layers see only a window of the past. transformers and TransformerLens count the window alike."""
+    """Which layers attend only to a window, whose width transformers and TransformerLens count alike."""
     window = getattr(config, "sliding_window", None)
     types = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
     local = ["local" if kind == "sliding_attention" else "global" for kind in types]
@@ -212,7 +212,7 @@ def _windows(config: Any) -> Settings:
 
 
 def _ropes(config: Any) -> tuple[Settings, Settings | None]:
-    """The rotary settings of the ordinary layers, and of the sliding ones where those have their own (Gemma 3)."""
+    """The rotary settings of the ordinary layers, and those of sliding layers that have their own (Gemma 3)."""
     rope = config.rope_parameters
     if "full_attention" in rope:
         return rope["full_attention"], rope["sliding_attention"]
@@ -244,7 +244,7 @@ def _rotary(config: Any) -> Settings:
 
 def _activation(config: Any) -> str:
     if config.model_type == "bloom":
-        return "gelu_fast"  # not a setting: Bloom has its own function, equal to this one
+        return "gelu_fast"  # not a setting: Bloom has its own function, which equals this one
     for name in ("hidden_activation", "hidden_act", "activation_function"):
         if getattr(config, name, None):
             return getattr(config, name)
@@ -260,7 +260,7 @@ def _act_refusals(config: Any) -> Iterator[str]:
 
 
 def _rope_refusals(config: Any, partial: bool = False) -> Iterator[str]:
-    """Only the scalings that TransformerLens computes as transformers does; `partial`: may rotate part of a head."""
+    """Rotary settings that TransformerLens computes differently; `partial`: the family may rotate part of a head."""
     rope, local = _ropes(config)
     kind = rope.get("rope_type", "default")
     if kind not in ("default", "linear", "llama3"):
@@ -349,4 +349,4 @@ FAMILIES: Final[dict[str, Family]] = {
     "qwen2": Family("Qwen2ForCausalLM", "convert_qwen2_weights", _grouped, _llama_refusals, prepends_bos=False),
     "qwen3": Family("Qwen3ForCausalLM", "convert_qwen3_weights", _qwen3, _llama_refusals, prepends_bos=False),
 }
-"""Every `model_type` that converts exactly; what is not here goes to the bridge."""
+"""Every `model_type` that converts exactly; all others are left to the bridge."""

@@ -1,8 +1,8 @@
-"""The Hugging Face hub as a source: is it reachable, what does a repository hold, and what its refusals mean.
+"""The Hugging Face hub as a source: whether it can be reached, what a repository holds, and what its errors mean.
 
-Asking the hub for one listing first costs a round trip and saves twenty seconds of retries where there is no network,
-and lets pickles and adapters be refused by name before anything is downloaded. `sources.py` does the loading;
-`raise_translated` turns any failure of transformers, whatever the source, into one line.
+Asking the hub for a listing first costs one round trip; it saves twenty seconds of retries where there is no network,
+and pickles and adapters are refused before anything is downloaded. `sources.py` does the loading; `raise_translated`
+turns any failure of transformers, whatever the source, into one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO_NETWORK_REMEDY = "connect to the network, or give a local directory or .gguf
 
 
 def validate_hub_id(name: str, what: str) -> None:
-    """Refuse a string that is neither an existing path nor shaped like a hub id.
+    """Refuse a string that is not shaped like a hub id; callers have found no such path.
 
     Raises:
         LoadError: `name` cannot be a hub id.
@@ -39,10 +39,10 @@ def validate_hub_id(name: str, what: str) -> None:
 
 
 def hub_listing(name: str, what: str) -> list[str] | None:
-    """The file names of a hub repository, or None where the hub cannot be reached and only the cache is left.
+    """The file names of a hub repository, or None if the hub gives no answer and only the local cache is left.
 
     Raises:
-        LoadError: The repository does not exist, or is closed to this user.
+        LoadError: The repository does not exist, or is gated or private and not open to this user.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -52,15 +52,15 @@ def hub_listing(name: str, what: str) -> list[str] | None:
     except (GatedRepoError, RepositoryNotFoundError) as error:
         raise_translated(error, what, name)
     except Exception:
-        # Offline mode, no network, a proxy that refuses, the hub's own failures: all leave the cache to be tried.
+        # Offline mode, no network, a refusing proxy, a failure of the hub: in all cases the cache is tried.
         return None
 
 
 def inspect_repository(name: str, what: str, *, allow_pickle: bool) -> bool:
-    """Refuse a repository that cannot be loaded, or not safely, before it is downloaded; True if it was reachable.
+    """Refuse a repository that cannot be loaded safely, before its download; False if the hub gave no answer.
 
     Raises:
-        LoadError: It does not exist, is closed, holds an adapter, or holds its weights only as pickles.
+        LoadError: It does not exist, is closed, holds an adapter, or has no config or no weights that may be read.
     """
     names = hub_listing(name, what)
     if names is None:
@@ -82,7 +82,7 @@ def inspect_repository(name: str, what: str, *, allow_pickle: bool) -> bool:
 
 
 def raise_translated(error: Exception, what: str, name: str) -> NoReturn:
-    """Raise the LoadError that says in one line what a failure of transformers, the hub or safetensors means.
+    """Raise a LoadError that says in one line what an error of transformers, the hub or safetensors means.
 
     Raises:
         LoadError: Always, from `error`.
@@ -92,7 +92,7 @@ def raise_translated(error: Exception, what: str, name: str) -> NoReturn:
 
 
 def _explained(error: Exception, name: str) -> tuple[str, str]:
-    """The reason and the remedy for the first cause in the chain that is understood."""
+    """Reason and remedy by the first known error in the chain of causes."""
     for cause in _causes(error):
         known = _known(cause, name)
         if known is not None:
@@ -124,7 +124,7 @@ def _known(error: BaseException, name: str) -> tuple[str, str] | None:
 
 
 def _known_by_message(error: BaseException, name: str) -> tuple[str, str] | None:
-    """transformers raises plain ValueError and OSError for these, so that only their words tell them apart."""
+    """For these, transformers raises plain ValueError and OSError, which only their messages tell apart."""
     message = str(error)
     if "trust_remote_code" in message:
         return f"{name!r} needs Python code of its own", "read that code, then pass trust_remote_code=True"

@@ -1,6 +1,6 @@
-"""`LoadedPair`: two TransformerLens models that were found to be a pair, and what can be read off them.
+"""`LoadedPair`: two TransformerLens models that were found to be a pair, and their common properties.
 
-`loading.py` makes one; `ModelPair` (`tuco_lens/pair.py`) is one that also measures and generates.
+`loading.py` makes it; `ModelPair` (`tuco_lens/pair.py`) extends it to measure and generate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class LoadedPair(Brief):
     tuned: Any
     """The tuned model, of the same kind."""
     tokenizer: Any
-    """The tuned model's transformers tokenizer; every prompt goes through it."""
+    """The transformers tokenizer of every prompt: the tuned model's, unless another was given or it has none."""
     backend: BackendName
     """"hooked" or "bridge"."""
     base_name: str
@@ -31,14 +31,14 @@ class LoadedPair(Brief):
     tuned_name: str
     """What was given as tuned, or as adapter."""
     eos_token_ids: frozenset[int] = frozenset()
-    """Tokens that end a generated text: those of the tuned model's generation config and of its tokenizer."""
+    """Tokens that end a generated text, by the tuned model's generation config and by the tokenizer."""
     # Not compared: configs have no hash, and a pair is hashed.
     config: Any = field(default=None, repr=False, compare=False)
-    """The tuned model's transformers config, where the pair was loaded from one."""
+    """The tuned model's transformers config (the base model's, if `tuned` is an adapter), or None."""
 
     @property
     def n_layers(self) -> int:
-        """L, the number of blocks."""
+        """L, the number of blocks of each model."""
         return len(blocks(self.tuned))
 
     @property
@@ -53,16 +53,16 @@ class LoadedPair(Brief):
 
     @property
     def device(self) -> torch.device:
-        """Where the token ids go."""
+        """The device of the tuned model's first block, to which token ids are moved."""
         return device_of(self.tuned)
 
     @property
     def dtype(self) -> str:
-        """dtype of the weights, such as "float32"."""
+        """dtype of the tuned model's weights, such as "float32"."""
         return str(dtype_of(self.tuned)).removeprefix("torch.")
 
     @property
     def pad_id(self) -> int:
-        """The id behind shorter prompts of a batch; any id would do, since nothing real sees it."""
+        """The id that pads shorter prompts of a batch; any would do, since no real token attends to padding."""
         pad = self.tokenizer.pad_token_id
         return pad if pad is not None and 0 <= pad < self.tuned.cfg.d_vocab else 0

@@ -1,12 +1,13 @@
-"""Loading: from what a user names to two TransformerLens models of one kind that have been found to be a pair.
+"""Loading: from what a user names to two TransformerLens models of one kind that were found to be a pair.
 
-`load_pair` is the only entry. It reads models with `sources.py` and the tokenizer with `tokenizer.py`, refuses with
+`load_pair` is the only entry. It reads models with `sources.py` and the tokenizer with `tokenizer.py`, checks them with
 `checks.py`, attaches adapters with `adapter.py`, and converts with `hooked.py` or `bridge.py`.
 """
 
 from __future__ import annotations
 
 import importlib
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "load_pair"]
 
+_LOADING = threading.RLock()
+"""One pair loads at a time: libraries are patched for the length of a load, and each load puts back what it found."""
 BACKENDS = ("auto", "hooked", "bridge")
-"""What `backend=` may be."""
+"""The values of `backend=`."""
 _N_CHECKED: Final = 8
 _ANOTHER: Final = "no backend takes them: choose decoder-only text models that TransformerLens lists"
 
 
 class BackendNotice(UserWarning):
-    """Says that `backend="auto"` took TransformerBridge, and why."""
+    """`backend="auto"` chose TransformerBridge; the message says why."""
 
 
 class AdapterNotice(UserWarning):
-    """Says that an adapter names another base model than the one given."""
+    """An adapter's config names another base model than the one given."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +69,22 @@ def load_pair(
     """Load a base model and its fine-tune, and check that they are a pair.
 
     Configs are compared before any weights are read, so that a mismatch costs no download. No weight is processed.
-    A loaded transformers model is never changed: what is hooked is a copy that shares its weights.
+    A transformers model given loaded is never changed: what is hooked is a copy, which shares its weights unless these
+    have to be moved or cast.
 
-    With `adapter`, the base weights are in memory once. On the bridge the adapter stays beside them. A
-    `HookedTransformer` has no place for it, so there the matrices that it changes are copied and it is merged into the
-    copies.
+    With `adapter`, the base weights are in memory once. On the bridge the adapter stays beside them where it can.
+    Otherwise, and always in a `HookedTransformer`, it is merged into copies of the matrices that it changes.
 
     Args:
         base, tuned, adapter, backend, tokenizer, trust_remote_code, allow_pickle: as in `ModelPair.from_pretrained`.
         device: by default where a loaded model is, else CUDA if there is one, else the CPU.
-        dtype: by default float32 on the CPU, elsewhere the wider of the two checkpoints' own. A loaded model's own
-            dtype counts on the CPU too.
+        dtype: by default the wider of the two models' own, but float32 on the CPU unless one is given loaded.
 
     Returns:
         Both models and the tokenizer.
 
     Raises:
-        PairMismatchError: The two are not base and tuned model of one another; the message names both values.
+        PairMismatchError: The two are not base and tuned model of one another; the message says where they differ.
         LoadError: One of them cannot be loaded, or not with this backend.
     """
     from tuco_lens.models.files import gguf_parsed_once
@@ -90,7 +92,7 @@ def load_pair(
     from tuco_lens.models.sources import quiet_libraries
 
     _require_choices(tuned, adapter, backend)
-    with quiet_libraries(), gguf_parsed_once():
+    with _LOADING, quiet_libraries(), gguf_parsed_once():
         plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
         chosen = _choose_backend(backend, plan)
         load = _load_two if adapter is None else _load_with_adapter
@@ -119,7 +121,7 @@ def _planned(
     trust_remote_code: bool,
     allow_pickle: bool,
 ) -> _Plan:
-    """Read configs and the tokenizer, and refuse all that can be refused without weights."""
+    """Read the configs and the tokenizer, and refuse whatever can be refused without reading weights."""
     from tuco_lens.models.adapter import open_adapter
     from tuco_lens.models.checks import require_same_structure
     from tuco_lens.models.sources import LoadOptions, choose_device, choose_dtype, read_config, resolve_source
@@ -141,7 +143,7 @@ def _planned(
 
 
 def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned_config: Any) -> tuple[Any, Any]:
-    """For each model: itself if it was given loaded (its dtype is real), else its config (which says what is saved)."""
+    """For each model: itself if it was given loaded, else its config, which has the dtype of the checkpoint."""
     ours = base.location if base.kind == "loaded" else base_config
     if getattr(tuned, "kind", None) == "loaded":
         return ours, cast("Source", tuned).location
@@ -149,10 +151,10 @@ def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned
 
 
 def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
-    """The backend to use; with "auto" a notice says why it is not hooked.
+    """The backend to use; with "auto", a `BackendNotice` says why it is the bridge.
 
     Raises:
-        LoadError: The backend asked for, or with "auto" neither, takes these models.
+        LoadError: The backend asked for does not take these models, or, with "auto", none does.
     """
     if backend != "auto":
         reason = _unsupported(backend, plan)
@@ -187,7 +189,7 @@ def _unsupported(backend: str, plan: _Plan) -> str | None:
 
 
 def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
-    """Load, check and convert one model after the other, so that at most one is in memory twice at any time."""
+    """Load, check and convert one model after the other, so that at most one is ever in memory twice."""
     from tuco_lens.models.checks import require_same_tensors, tensor_shapes
 
     hf_base = _sound_model(plan.base, plan.base_config, plan)
@@ -202,9 +204,9 @@ def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
 
 
 def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
-    """The base model, and the tuned one, whose logits are those of PEFT's own model.
+    """Load the base model once, and make the tuned model of it; its logits must be those of PEFT's own model.
 
-    An adapter stays beside the shared base weights where it can. Where a conversion would drop it, it is merged.
+    The adapter stays beside the shared base weights if it can, and is merged where the conversion would drop it.
     """
     from tuco_lens.models.adapter import attach_adapter
     from tuco_lens.models.adapter_checks import other_base
@@ -235,7 +237,7 @@ def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[i
 
 
 def _end_tokens(hf_model: Any, tokenizer: Any) -> frozenset[int]:
-    """The ids that end a text. A chat model often has two: the end of a turn, and the end of all."""
+    """The ids that end a text. A chat model often has two: the end of a turn and the end of the text."""
     config = getattr(hf_model, "generation_config", None)
     found = [getattr(config, "eos_token_id", None), getattr(tokenizer, "eos_token_id", None)]
     return frozenset(i for ids in found if ids is not None for i in (ids if isinstance(ids, list) else [ids]))
@@ -252,9 +254,9 @@ def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
 
 
 def _same(hf_model: Any, backend: str, plan: _Plan, name: str) -> Any:
-    """Convert the model, and check that its logits are those of the transformers model.
+    """Convert the model, and check that its logits are those of the transformers model, and causal.
 
-    TransformerLens' bridges compute some architectures differently; `to_hooked` makes this check by itself.
+    TransformerLens' bridges compute some architectures differently; `to_hooked` compares logits by itself.
     """
     from tuco_lens.models.failures import explained, model_class, remedy
     from tuco_lens.models.numerics import logit_error, logit_tolerance
@@ -264,11 +266,11 @@ def _same(hf_model: Any, backend: str, plan: _Plan, name: str) -> Any:
     what, config = f"cannot load {name!r}", hf_model.config
     with explained(what, config, backend):
         expected = _logits(hf_model, plan)
-        # Base and tuned model are of one architecture: it is enough to ask the one that is loaded first.
+        # Whether logits depend on later tokens. Both models have one architecture: checking the base model is enough.
         beginning = _logits(hf_model, plan, _N_CHECKED - 2) if name == plan.base.name else expected[:, :-2]
         model = _converted(hf_model, backend, plan)
         error = logit_error(_logits(model, plan), expected)
-    if not expected.isfinite().all():  # left to the pair's own check
+    if not expected.isfinite().all():  # the pair's own check refuses it
         return model
     if not logit_error(beginning, expected[:, :-2]) <= logit_tolerance(plan.dtype):
         why = f"{model_class(config)} reads the tokens that come after, so what it gives depends on the padding"
@@ -288,7 +290,7 @@ def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
         if backend == "hooked":
             from tuco_lens.models.hooked import to_hooked
 
-            # As a base it may be fed longer prompts than it is made for.
+            # The base model may have to take longer prompts than it was made for.
             longest = getattr(plan.tuned_config.get_text_config(), "max_position_embeddings", 0)
             return to_hooked(hf_model, plan.tokenizer, n_ctx=longest)
         from tuco_lens.models.bridge import to_bridge
@@ -297,10 +299,10 @@ def _converted(hf_model: Any, backend: str, plan: _Plan) -> Any:
 
 
 def _logits(model: Any, plan: _Plan, n_tokens: int = _N_CHECKED) -> torch.Tensor:
-    """The logits [1, n_tokens, d_vocab] of the first of eight tokens, of a transformers model or its conversion."""
+    """Logits [1, n_tokens, d_vocab] of a transformers model, or its conversion, for the first of eight fixed tokens."""
     import torch
 
-    # From the middle of the vocabulary, for special tokens lie at its ends.
+    # From the middle of the vocabulary, since special tokens are at its ends.
     middle = max(plan.base_config.get_text_config().vocab_size // 2 - _N_CHECKED // 2, 0)
     ids = torch.arange(middle, middle + n_tokens, device=plan.device)[None]
     is_hooked = type(model).__name__ == "HookedTransformer"
@@ -310,7 +312,7 @@ def _logits(model: Any, plan: _Plan, n_tokens: int = _N_CHECKED) -> torch.Tensor
 
 
 def _agree(one: torch.Tensor, other: torch.Tensor, plan: _Plan) -> bool:
-    """Whether two calculations of the same logits differ by no more than rounding."""
+    """Whether two computations of the same logits differ by no more than rounding."""
     import torch
 
     tolerance = max(1e-5, 20 * torch.finfo(plan.dtype).eps) if plan.dtype.itemsize < 4 else 1e-5

@@ -1,8 +1,8 @@
-"""Adapters folded into plain matrices: by module into copies of what each changes, or by PEFT as a whole.
+"""Adapters folded into plain matrices: into copies, module by module, or by PEFT as a whole.
 
-`merge_adapter` takes what `attach_adapter` made. `merged_by_peft` is for adapters that cannot be attached beside a base
-model which stays as it is: those that keep tensors on the model as a whole (VeRA, RandLoRA), and those that change the
-base weights when they are put on (OLoRA, PiSSA).
+`merge_adapter` takes what `attach_adapter` made. `merged_by_peft` is for adapters that cannot be attached beside an
+unchanged base model: those that keep tensors for the model as a whole (VeRA, RandLoRA), and those that change the base
+weights when they are attached (OLoRA, PiSSA).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
-"""Modules that a TransformerBridge takes apart when it is made: it would run the parts, without the adapter."""
+"""Modules that a TransformerBridge splits when it is made: it would run the parts without the adapter."""
 
 # fmt: off
 _ATTACHED: Final = frozenset({
@@ -31,9 +31,9 @@ _ATTACHED: Final = frozenset({
     "TRAINABLE_TOKENS", "WAVEFT",
 })
 # fmt: on
-"""Kinds whose tensors all lie beside the matrices that they change, and which leave those as they are."""
+"""Kinds of adapter whose tensors all lie beside the matrices that they change, and that leave these unchanged."""
 _LEAVES_BASE: Final = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
-"""Values of `init_lora_weights` that do not change the base weights."""
+"""Values of `init_lora_weights` that leave the base weights unchanged."""
 _CONVERT: Final = (
     "save it with PEFT's path_initial_model_for_weight_conversion, which makes a plain LoRA of it, "
     "or give the merged model as tuned"
@@ -50,11 +50,11 @@ def stays_beside(adapter: Adapter) -> bool:
 def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
     """Fold the adapter that `attach_adapter` attached into the weights, in place, and return the model.
 
-    Only the matrices that the adapter changes are copied; all others remain shared with the base model.
+    Only the matrices that the adapter changes are copied; all others stay shared with the base model.
 
     Args:
         tuned: What `attach_adapter` returned.
-        only: Endings of the names of the modules to merge; by default all.
+        only: Endings of the names of the modules to merge; by default all are merged.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -65,36 +65,36 @@ def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
         if isinstance(module, BaseTunerLayer) and name.endswith(only)
     ]
     with torch.no_grad():
-        for name, layer in reversed(layers):  # wrappers may be nested: the inner ones first
+        for name, layer in reversed(layers):  # wrappers may be nested: inner ones first
             inner: Any = layer.get_base_layer()
             for own, parameter in list(inner.named_parameters(recurse=False)):
                 setattr(inner, own, torch.nn.Parameter(parameter.clone(), requires_grad=False))
             if any(getattr(layer, "lora_bias", {}).values()) and getattr(inner, "bias", None) is None:
-                inner.bias = torch.nn.Parameter(inner.weight.new_zeros(inner.out_features))  # for the adapter's own
+                inner.bias = torch.nn.Parameter(inner.weight.new_zeros(inner.out_features))  # for the adapter's bias
             layer.merge()
-            # Trained rows of an embedding have their layer inside of a wrapper, which goes as well. A trained norm
-            # changes places with the base's when it is merged.
+            # The layer for trained rows of an embedding is inside a wrapper, which is replaced too. Merging a trained
+            # norm swaps it with the base's, so get_base_layer returns the trained one.
             set_module(tuned, name.removesuffix(".token_adapter"), layer.get_base_layer())
     return tuned
 
 
 def merged_by_peft(base: Any, adapter: Adapter, base_name: str, logits: Callable[[Any], Tensor]) -> tuple[Any, Tensor]:
-    """The tuned model as PEFT itself loads and merges it, on a copy of the base; what it leaves alone is shared again.
+    """The tuned model as PEFT itself loads and merges it, on a copy of the base; unchanged weights are shared again.
 
-    PEFT may change the base weights when it puts an adapter on, and some ways draw random numbers. So it is done twice,
-    with different ones, and an adapter that does not give the same model both times is refused.
+    PEFT may change the base weights when it attaches an adapter, for some kinds at random. So this is done with two
+    seeds, and an adapter that does not give the same model both times is refused.
 
     Args:
-        base: The transformers base model; it is left as it is.
+        base: The transformers base model, which is not changed.
         adapter: What `open_adapter` found.
-        base_name: What the user gave as base.
-        logits: Of a transformers model, for a few tokens.
+        base_name: What the user gave as base, for error messages.
+        logits: From a transformers model to its logits for a few fixed tokens.
 
     Returns:
         A transformers model of the class of `base`, and the logits before the merge.
 
     Raises:
-        LoadError: PEFT cannot load the adapter or merge it, or not in a way that can be repeated.
+        LoadError: The base weights are quantised, or PEFT cannot load or merge the adapter, or not repeatably.
     """
     if any(map(is_quantised, base.modules())):
         kind = adapter.config.peft_type.value
@@ -137,7 +137,7 @@ def _merged(base: Any, adapter: Adapter, logits: Callable[[Any], Tensor]) -> tup
 
 
 def _share_again(tuned: Any, base: Any) -> None:
-    """Parameters that the adapter has left alone lie in the base model's memory."""
+    """Let parameters that the adapter left unchanged share the base model's memory again."""
     import torch
 
     given = dict(base.named_parameters())

@@ -1,7 +1,6 @@
 """How small a TuCo each dtype can resolve, and the warning for values below that; how far equal logits may differ.
 
-The floors are measured by `benchmarks/numerics.py`, which prints the table of
-`docs/numerics.md`; this file holds its conclusion.
+The noise floors are read off the table of `docs/numerics.md`, which `benchmarks/numerics.py` prints.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOISE_FLOORS: dict[str, float] = {"float32": 2e-6, "float16": 3e-3, "bfloat16": 2.5e-2}
-"""By dtype of the weights: the TuCo below which rounding can move the value by more than about a tenth. float64 was
-not measured and has none."""
+"""By dtype of the weights: the TuCo below which rounding can change it by more than about a tenth. float64 was not
+measured and has none."""
 
 
 _LOGIT_TOLERANCE: dict[str, float] = {"float64": 1e-4, "float32": 1e-4, "float16": 0.05, "bfloat16": 0.2}
 
 
 class NoiseFloorWarning(UserWarning):
-    """A TuCo lies under the noise floor of the dtype that it was measured in."""
+    """A TuCo lies below the noise floor of the dtype in which it was measured."""
 
 
 def warn_below_floor(values: Sequence[float], dtype: str) -> None:
-    """Warn once per call if any TuCo is positive but under the noise floor of `dtype`.
+    """Warn once per call if any TuCo is positive but below the noise floor of `dtype`.
 
-    Exactly 0 is exact (the two models do the same) and never warned of.
+    A TuCo of exactly 0 (the two models do the same) causes no warning.
 
     Args:
         values: TuCo values.
@@ -47,17 +46,17 @@ def warn_below_floor(values: Sequence[float], dtype: str) -> None:
 
 
 def logit_tolerance(dtype: torch.dtype) -> float:
-    """The largest `logit_error` between two calculations of one model; rounding of the weights' dtype stays far below.
+    """The largest `logit_error` between two computations of one model, in the weights' dtype, that counts as rounding.
 
-    A wrong setting shows as 0.05 and more in float32, as 0.3 and more in half precision.
+    Rounding stays far below it; a wrong setting gives 0.05 or more in float32, 0.3 or more in half precision.
     """
     return _LOGIT_TOLERANCE[str(dtype).removeprefix("torch.")]
 
 
 def logit_error(actual: Tensor, expected: Tensor) -> float:
-    """How far two calculations of the same logits [batch, pos, d_vocab] are apart, relative to their size (L1).
+    """The relative L1 difference of two computations of the same logits [batch, pos, d_vocab].
 
-    The median over the tokens, since in half precision a token may go to another expert.
+    The median over the tokens, since in half precision a token may be routed to another expert.
     """
     errors = (actual - expected).abs().sum(-1) / expected.abs().sum(-1)
     return errors.median().item()

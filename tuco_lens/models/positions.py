@@ -1,10 +1,10 @@
-"""Where positions depend on more than a token's own place: on how long the text is, and on which of the two models.
+"""Where position handling depends on more than the position: on the text's length, or on which of the two models runs.
 
-Two rotary types take other angles once a text is longer than a length in the config: `longrope` has a second set of
-them, `dynamic` stretches them with every further token. So a prompt beside a longer one, or behind a cached beginning
-that was shorter, would get other numbers than alone. `length_kind` says which lengths go together. The masks and
-angles of base and tuned model may differ as well (long-context fine-tunes): `positions_differ`. And where a block keeps
-a running state of the text, `keeps_states`, padding before it would be a part of the text.
+Two rotary types change their angles once a text is longer than a length in the config: `longrope` has a second set,
+and `dynamic` stretches them with every further token. So a prompt batched with a longer one, or continued from a
+shorter cached beginning, would get other numbers than alone; `length_kind` says which lengths go together. Masks and
+angles of base and tuned model may also differ (long-context fine-tunes, `positions_differ`). And if blocks keep a
+running state of the text (`keeps_states`), padding on its left would become part of it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, cast
 from tuco_lens.models.checks import POSITION_SETTINGS, equal_settings, structure
 
 LengthKind = Callable[[int], Hashable]
-"""From a text's length in tokens to its kind; texts of one kind have the same angles, whatever their lengths."""
+"""From a text's length in tokens to its kind; texts of one kind have the same angles at the same positions."""
 
 
 def length_kind(*models: Any) -> LengthKind:
-    """Which lengths may share a batch, and go on from one another's KV cache, on all of these models.
+    """Which lengths may share a batch, and continue one another's KV cache, on all of these models.
 
-    A HookedTransformer has one table of angles, and takes no model whose angles depend on the length.
+    No HookedTransformer is made of a model whose angles depend on the length.
     """
     settings = {each for model in models if hasattr(model, "original_model") for each in _switches(model)}
 
@@ -34,7 +34,7 @@ def length_kind(*models: Any) -> LengthKind:
 
 
 def positions_differ(base: Any, tuned: Any) -> bool:
-    """Whether the two models hand their blocks other masks or rotary angles; never of HookedTransformers."""
+    """Whether the two models give their blocks different masks or rotary angles; False for HookedTransformers."""
     return hasattr(tuned, "original_model") and not equal_settings(_handed(base), _handed(tuned))
 
 
@@ -44,9 +44,9 @@ def _handed(model: Any) -> dict[str, Any]:
 
 
 def stands_alone(*models: Any) -> bool:
-    """Whether a text is to be run by itself and from its beginning, where texts of other lengths may be beside it.
+    """Whether each text has to be run whole, and not in a batch with texts of other lengths.
 
-    It is where an angle depends on how long the text is, within the models' contexts, or blocks keep running states.
+    It has to if angles depend on the text's length within the models' contexts, or if blocks keep running states.
     """
     longest = max(model.cfg.n_ctx for model in models)
     kind = length_kind(*models)
@@ -54,9 +54,9 @@ def stands_alone(*models: Any) -> bool:
 
 
 def keeps_states(model: Any) -> bool:
-    """Whether a block keeps a running state of the text (Mamba, linear attention, convolutions, RWKV), not keys only.
+    """Whether a block keeps a running state of the text (Mamba, linear attention, convolutions, RWKV).
 
-    Such a state takes in the padding on the left of a text, and rows of it are not copied from text to text.
+    Such a state takes in padding on the left, and its rows, unlike keys and values, are not copied from text to text.
     """
     if not hasattr(model, "original_model"):
         return False
@@ -69,7 +69,7 @@ def keeps_states(model: Any) -> bool:
 
 
 def _switches(model: Any) -> Iterator[tuple[int, bool]]:
-    """Rotary settings that depend on the length: up to where they do not, and whether every length is its own."""
+    """The length up to which each rotary setting keeps its angles, and whether each length beyond has its own."""
     config = model.original_model.config.get_text_config()
     for rotary in _rotary_settings(getattr(config, "rope_parameters", None) or {}):
         kind = str(rotary.get("rope_type", "default"))
@@ -81,16 +81,16 @@ def _switches(model: Any) -> Iterator[tuple[int, bool]]:
 
 
 def _rotary_settings(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Rotary settings one by one, where layers of different types have their own."""
+    """The rotary settings, one per layer type if nested."""
     nested = [value for value in settings.values() if isinstance(value, Mapping)]
     yield from nested or [settings]
 
 
 def forget_lengths(hf_model: Any) -> None:
-    """From now on, what a rotary module of type `dynamic` gives does not depend on the texts that came before.
+    """Make rotary modules of type `dynamic` independent of the texts that came before, by hooks that stay.
 
-    transformers keeps the angles of the longest text so far and uses them for shorter ones too. Each call now begins
-    from the angles of the config.
+    transformers keeps the angles of the longest text so far and uses them for shorter ones too. With the hooks, each
+    call begins from the config's angles.
     """
     for module in hf_model.modules():
         kinds = getattr(module, "rope_type", None)

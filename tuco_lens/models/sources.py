@@ -1,8 +1,8 @@
 """From what a user names (hub id, directory, `.gguf` file or loaded model) to a transformers config and model.
 
-Tokenizers are in `tokenizer.py`. What lies in a folder or a hub repository is judged in `files.py` and `hub.py`, and
-whether two models are a pair in `checks.py`; conversion to TransformerLens is in `hooked.py` and `bridge.py`. A local
-path never touches the network.
+Tokenizers are in `tokenizer.py`. Folders and hub repositories are checked in `files.py` and `hub.py`, and whether two
+models are a pair in `checks.py`; the conversion to TransformerLens is in `hooked.py` and `bridge.py`. For a local path
+nothing touches the network.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 _IGNORABLE_BUFFERS = ("inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
-"""Endings of tensors that old checkpoints carry and that the config determines: rotary tables and causal masks."""
+"""Name endings of tensors in old checkpoints that follow from the config: rotary tables and causal masks."""
 _SHOWN = 3
-"""How many tensors an error names before it only counts the rest."""
+"""How many tensors an error names; the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,15 @@ class Source:
     """One model as the user named it, before anything of it is read."""
 
     role: str
-    """"base" or "tuned"; errors say it."""
+    """"base" or "tuned", of a tokenizer also "adapter" or "given"; for error messages."""
     name: str
-    """What the user named, for tables and reports."""
+    """What the user gave, for error messages, tables and reports."""
     kind: Literal["hub", "directory", "gguf", "loaded"]
     """How it is read."""
     location: Any
     """The hub id, the directory, the file (Path), or the loaded model itself."""
     offline: bool = True
-    """Whether transformers must not touch the network: true of all but a reachable hub."""
+    """Whether transformers must not touch the network: True except for a hub id when the hub answered."""
 
     @property
     def what(self) -> str:
@@ -75,25 +75,25 @@ class Source:
         return f"cannot load the {self.role} model {self.name!r}"
 
     def arguments(self) -> dict[str, Any]:
-        """What transformers' `from_pretrained` functions are to be given for it, after the location."""
+        """The keyword arguments that transformers' `from_pretrained` functions need for this source."""
         shared: dict[str, Any] = {"local_files_only": self.offline}
         return {**shared, "gguf_file": self.location.name} if self.kind == "gguf" else shared
 
     def place(self) -> str:
-        """What transformers' `from_pretrained` functions take first."""
+        """The first argument of transformers' `from_pretrained` functions."""
         return str(self.location.parent) if self.kind == "gguf" else str(self.location)
 
 
 def resolve_source(given: Any, role: str, options: LoadOptions) -> Source:
-    """Say what `given` is, and refuse it at once if it cannot be loaded or not safely.
+    """Find out what `given` is, and refuse it at once if it cannot be loaded safely.
 
     Args:
         given: A hub id, a local directory or `.gguf` file (string or Path), or a loaded transformers model.
         role: "base" or "tuned".
-        options: Whether pickles and remote code are allowed.
+        options: Whether pickles are allowed.
 
     Raises:
-        LoadError: It does not exist, or is of a kind that cannot be loaded.
+        LoadError: It does not exist, is incomplete, or is of a kind that cannot be loaded.
     """
     if not isinstance(given, (str, os.PathLike)):
         return _loaded_source(given, role)
@@ -114,15 +114,15 @@ def resolve_source(given: Any, role: str, options: LoadOptions) -> Source:
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a string that names nothing on this disk was meant as a path rather than as a hub id."""
+    """Whether a string that names no existing file was meant as a path and not as a hub id."""
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith(".gguf")
 
 
 def read_config(source: Source, options: LoadOptions) -> Any:
-    """The transformers config of a source, with `architectures` set, without its weights.
+    """The transformers config of a source; a loaded model's is returned unchecked.
 
     Raises:
-        LoadError: There is no config, it cannot be read, or it is not of a decoder-only language model.
+        LoadError: The config cannot be read, has sizes that no model has, or is an encoder-decoder model's.
     """
     if source.kind == "loaded":
         return source.location.config
@@ -141,12 +141,12 @@ def read_config(source: Source, options: LoadOptions) -> Any:
         why = f"{config.model_type!r} is an encoder-decoder model"
         raise LoadError(source.what, why, "give a decoder-only language model")
     require_sane_config(config, source.what)
-    config.return_dict = True  # how outputs are handed over is not a checkpoint's business
+    config.return_dict = True  # our code reads outputs by name, whatever the checkpoint says
     return config
 
 
 def load_model(source: Source, config: Any, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Any:
-    """The transformers model of a source, in evaluation mode, its weights complete.
+    """The transformers model of a source, in evaluation mode, with complete weights and `config.architectures` set.
 
     Args:
         source: Where it comes from.
@@ -156,11 +156,11 @@ def load_model(source: Source, config: Any, options: LoadOptions, device: torch.
         dtype: What its weights are cast to.
 
     Returns:
-        A model of its own. For a loaded model it is a copy of the modules that shares the user's weights, unless these
-        have to be moved or cast, so that neither wrapping nor hooking it changes what the user holds.
+        A new model. For a loaded model, it is a copy of the modules that shares the user's weights unless these have to
+        be moved or cast, so that wrapping or hooking it does not change the user's model.
 
     Raises:
-        LoadError: The weights are missing, surplus, misshapen or damaged.
+        LoadError: Weights are missing, surplus, misshapen or damaged, or are quantised and have to be moved or cast.
     """
     if source.kind == "loaded":
         model = _copy_of_loaded(source.location, device, dtype, source.what)
@@ -172,10 +172,10 @@ def load_model(source: Source, config: Any, options: LoadOptions, device: torch.
 
 
 def copy_sharing_weights(model: Any) -> Any:
-    """A copy of a model's modules and config whose parameters and buffers lie in the memory of `model`'s.
+    """A copy of a model's modules and config whose parameters and buffers share `model`'s memory.
 
-    The parameters are objects of their own, so that freezing, moving or replacing them leaves `model` as it was.
-    Quantised ones are more than their tensor (bitsandbytes, torchao, quanto): both models hold the same object.
+    The parameters are new objects, so that freezing, moving or replacing them leaves `model` as it was. Quantised ones
+    hold more than a tensor (bitsandbytes, torchao, quanto), so both models have the same object.
     """
     import torch
 
@@ -192,7 +192,7 @@ def copy_sharing_weights(model: Any) -> Any:
 
 
 def is_quantised(module: Any) -> bool:
-    """Whether a module has a parameter of its own that is of another class than torch's, as quantised ones are."""
+    """Whether a module itself has a parameter of another class than torch's, as quantised parameters are."""
     import torch
 
     own = module.parameters(recurse=False)
@@ -200,15 +200,15 @@ def is_quantised(module: Any) -> bool:
 
 
 def _with_same_tensors(module: Any) -> Any:
-    """A module of its own, with its own flags and hooks, that holds the very parameters and buffers of another."""
+    """A copy of a module, with its own flags and hooks, that holds the same parameters and buffers."""
     import torch
 
     other = copy.copy(module)
     for name, value in vars(module).items():
         if isinstance(value, dict):
             vars(other)[name] = value.copy()
-    # bitsandbytes repacks the weights of a model that has run on the CPU when its state dict is asked for, and gets
-    # them wrong; PEFT asks while it loads.
+    # When a model that has run on the CPU is asked for its state dict, as PEFT does while it loads, bitsandbytes
+    # repacks the weights, wrongly.
     save = torch.nn.Module._save_to_state_dict  # pyright: ignore[reportPrivateUsage]
     vars(other)["_save_to_state_dict"] = functools.partial(save, other)
     return other
@@ -218,7 +218,7 @@ def choose_device(device: str | torch.device | None, *sources: Source) -> torch.
     """The device asked for, else that of a loaded model, else CUDA if there is one, else the CPU.
 
     Raises:
-        LoadError: `device` is no device, or is not on this machine.
+        LoadError: `device` is not a device, or this machine does not have it.
     """
     import torch
 
@@ -235,16 +235,16 @@ def choose_device(device: str | torch.device | None, *sources: Source) -> torch.
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, base: Any, tuned: Any) -> torch.dtype:
-    """The dtype asked for, else float32 on the CPU, else the widest that either checkpoint is saved in.
+    """The dtype asked for, else float32 on the CPU unless a model is given loaded, else the wider of the models' own.
 
     Args:
         dtype: "float32", "bfloat16", "float16", "float64", a torch dtype, or None.
         device: Where the pair will be.
-        base: The base model's config, or the model if it was given loaded.
+        base: The base model's config, or the model itself if it was given loaded.
         tuned: The same of the tuned model.
 
     Raises:
-        LoadError: `dtype` is not the name of a floating dtype.
+        LoadError: `dtype` is not a floating-point dtype.
     """
     import torch
 
@@ -264,12 +264,12 @@ def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, base: An
 
 @contextlib.contextmanager
 def quiet_libraries() -> Generator[None]:
-    """Keep libraries from logging what our errors will say, or what helps nobody, and from drawing bars in files."""
+    """Keep libraries from logging what errors here say anyway, and from drawing progress bars outside terminals."""
     import huggingface_hub.utils.logging as hub_logging
     import transformers.utils.logging as hf_logging
 
     levels = (hf_logging.get_verbosity(), hub_logging.get_verbosity())
-    quantising = logging.getLogger("bitsandbytes")  # which TransformerLens imports, and which then asks for a package
+    quantising = logging.getLogger("bitsandbytes")  # TransformerLens imports it, and it then asks for a package
     level = quantising.level
     quantising.setLevel(logging.ERROR)
     bars = hf_logging.is_progress_bar_enabled()
@@ -312,7 +312,7 @@ def _loaded_source(given: Any, role: str) -> Source:
 
 
 def _require_gguf(path: Path, what: str) -> None:
-    """Refuse a file that is not GGUF, or that cannot be read for want of a package."""
+    """Refuse a file that is not in the GGUF format, or any if the package that reads it is missing."""
     import importlib.util
 
     with path.open("rb") as file:
@@ -335,7 +335,7 @@ def _read_model(source: Source, config: Any, options: LoadOptions, dtype: torch.
                 dtype=dtype,
                 trust_remote_code=options.trust_remote_code,
                 use_safetensors=None if options.allow_pickle or source.kind == "gguf" else True,
-                ignore_mismatched_sizes=True,  # so that they are reported below, with both shapes
+                ignore_mismatched_sizes=True,  # they are reported below, with both shapes
                 output_loading_info=True,
                 **source.arguments(),
             )
@@ -344,7 +344,7 @@ def _read_model(source: Source, config: Any, options: LoadOptions, dtype: torch.
     model, info = loaded
     _require_complete(info, source)
     if source.kind == "gguf":
-        model.config.quantization_config = None  # transformers has undone the quantisation: these are plain weights
+        model.config.quantization_config = None  # transformers has dequantised the weights
     return model
 
 

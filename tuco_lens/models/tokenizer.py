@@ -1,6 +1,6 @@
 """The tokenizer of a pair: the one that is asked for, or the first that comes with one of the models.
 
-Tokenising prompts with it is in `tuco_lens/prompts/prompt.py`. The models themselves are read in `sources.py`.
+Prompts are tokenised in `tuco_lens/prompts/prompt.py`, and the models are read in `sources.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["find_tokenizer"]
 
 _PROBE, _GROWTH = 2_000, 1_000
-"""Characters of the texts that patterns are tried on, and how many times longer they may become."""
+"""Length, in characters, of the texts on which patterns are tried, and the factor by which they may grow."""
 _MOST_PATTERNS, _LONGEST_PLAIN = 12, 500
-"""Most patterns, and their longest text, that are taken without a trial: more than published tokenizers have."""
+"""Largest number and length of patterns taken without a trial: more than published tokenizers have."""
 _UNITS = (" ", "\n", "a", "A", "0", ".", "é", "漢", "aB0 ", "a b", "\r\n\t")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
@@ -34,13 +34,13 @@ def find_tokenizer(given: Any, base: Source, tuned: Source | Adapter, options: L
     """The tokenizer asked for, else the tuned model's (or the one beside the adapter), else the base model's.
 
     Args:
-        given: A tokenizer, or a hub id or local directory of one, or None.
+        given: A tokenizer, which is returned as it is, or the hub id or local directory of one, or None.
         base: Where the base model comes from.
         tuned: Where the tuned model or the adapter comes from.
         options: Whether Python code of a checkpoint may run.
 
     Raises:
-        LoadError: The tokenizer named cannot be read, or there is none.
+        LoadError: A tokenizer cannot be read or has harmful patterns, or there is none.
     """
     if given is not None and not isinstance(given, (str, Path)):
         return given
@@ -58,10 +58,10 @@ def find_tokenizer(given: Any, base: Source, tuned: Source | Adapter, options: L
 
 
 def _load_tokenizer(source: Source, options: LoadOptions) -> Any | None:
-    """The tokenizer that comes with a source, or None if it brings none.
+    """The tokenizer that comes with a source, or None if there is none (on the hub: none that can be read).
 
     Raises:
-        LoadError: There is one, and it cannot be read.
+        LoadError: There is one in a local path, and it cannot be read.
     """
     if source.kind == "loaded":
         return _tokenizer_of_loaded(source, options)
@@ -84,11 +84,11 @@ def _load_tokenizer(source: Source, options: LoadOptions) -> Any | None:
 
 
 def _require_sane_patterns(file: Path, source: Source) -> None:
-    """Refuse a tokenizer.json whose patterns run for ever, or grow a text beyond all bounds, on plain texts.
+    """Refuse a tokenizer.json whose patterns run for ever, or lengthen a text without bounds, on plain texts.
 
-    Patterns of the kind that published tokenizers have are not tried.
-    Its normaliser and pre-tokenizer run alone, without the vocabulary, in a child process: what is in Rust cannot be
-    stopped. What else is wrong with the file is left to transformers.
+    Patterns like those of published tokenizers are not tried. The others run, in the normaliser and pre-tokenizer and
+    without the vocabulary, in a child process, since Rust code cannot be interrupted. Other faults of the file are left
+    to transformers.
 
     Raises:
         LoadError: It has such patterns.
@@ -110,7 +110,7 @@ def _require_sane_patterns(file: Path, source: Source) -> None:
 
 
 def _patterns(part: Any) -> Iterator[str]:
-    """The patterns of parts of a tokenizer.json, with what takes their place."""
+    """The patterns in parts of a tokenizer.json, each followed by its replacement, if any."""
     if isinstance(part, list):
         for each in part:
             yield from _patterns(each)
@@ -122,7 +122,7 @@ def _patterns(part: Any) -> Iterator[str]:
 
 
 def _is_plain(pattern: str) -> bool:
-    """Whether a pattern is short and repeats nothing a hundred times; on backtracking the library gives up itself."""
+    """Whether a pattern is short and repeats nothing 100 times or more; the library itself bounds backtracking."""
     return len(pattern) <= _LONGEST_PLAIN and re.search(r"\{\d*,?\d{3,}", pattern) is None
 
 
@@ -134,7 +134,7 @@ def _run_patterns(parts: dict[str, Any], patterns: Iterable[str]) -> None:
     tokenizer = Tokenizer.from_str(json.dumps({**bare, **parts, "decoder": None, "model": model}))
     letters = dict.fromkeys(letter for letter in "".join(patterns) if not letter.isspace())
     for unit in [*letters, *_UNITS]:
-        for end in ("", "\u0000"):  # behind which a pattern that wants more letters must give up
+        for end in ("", "\u0000"):  # makes a pattern that needs more letters backtrack
             text = unit * (_PROBE // len(unit)) + end
             tokenizer.encode(text)
             if tokenizer.normalizer is not None and len(tokenizer.normalizer.normalize_str(text)) > _GROWTH * _PROBE:
@@ -142,7 +142,7 @@ def _run_patterns(parts: dict[str, Any], patterns: Iterable[str]) -> None:
 
 
 def _tokenizer_source(given: str | Path) -> Source:
-    """The source of a tokenizer that the user named on its own.
+    """The source of a tokenizer that is given by its own name.
 
     Raises:
         LoadError: It is neither a directory nor a hub id.
@@ -159,7 +159,7 @@ def _tokenizer_source(given: str | Path) -> Source:
 
 
 def _tokenizer_of_loaded(source: Source, options: LoadOptions) -> Any | None:
-    """The tokenizer that lies where a loaded model came from, if that is still known and there."""
+    """The tokenizer at the place that a loaded model came from, or None if the place or the tokenizer is not found."""
     origin = getattr(source.location.config, "_name_or_path", None)
     if not origin:
         return None
