@@ -465,3 +465,16 @@ def _require_hooked() -> None:
     transformer_lens = pytest.importorskip("transformer_lens")
     if not hasattr(transformer_lens, "HookedTransformer"):
         pytest.skip("the installed transformer-lens has no HookedTransformer")
+
+
+@pytest.mark.bridge
+@pytest.mark.parametrize("name", ["~nosuchuser/model", "a" * 300, "a\0b"])
+@pytest.mark.parametrize("role", ["base", "adapter", "tokenizer"])
+def test_a_name_that_can_be_no_path_is_one_line(tmp_path: Path, name: str, role: str) -> None:
+    good = save_checkpoint(tmp_path / "good", make_model("llama"))
+    given: dict[str, Any] = {"base": good, "tuned": good} | ({role: name} if role != "adapter" else {})
+    if role == "adapter":
+        given = {"base": good, "adapter": name}
+    with pytest.raises(LoadError) as raised:
+        load_pair(given.pop("base"), backend="bridge", **given)
+    assert "\n" not in str(raised.value)

@@ -163,3 +163,10 @@ def test_a_catalogue_that_is_missing_or_not_json_is_refused(tmp_path: Path) -> N
 def test_reading_the_catalogue_imports_no_model_library() -> None:
     code = "import sys, tuco_lens.models.catalogue as c; c.load_catalogue(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_table_counts_an_adapter_s_base_weights_once() -> None:
+    from tuco_lens.cli.pairs import _memory  # pyright: ignore[reportPrivateUsage]
+
+    pair = BY_NAME["guanaco-7b"]
+    assert _memory(pair) == memory_gib(pair, backend="bridge") < memory_gib(pair, backend="hooked")

@@ -33,8 +33,8 @@ def _cells(pair: KnownPair) -> list[str]:
 
 def _memory(pair: KnownPair) -> float:
     """In GiB, on the backend that `auto` takes."""
-    found = backends(pair)
-    return memory_gib(pair, backend=found[0] if found else "bridge")
+    hooked = pair.adapter is None and "hooked" in backends(pair)
+    return memory_gib(pair, backend="hooked" if hooked else "bridge")
 
 
 def _record(pair: KnownPair) -> dict[str, object]:

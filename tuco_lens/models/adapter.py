@@ -18,7 +18,7 @@ from tuco_lens.models.adapter_checks import check_adapter_config, check_patterns
 from tuco_lens.models.checks import require_finite
 from tuco_lens.models.files import checkpoints_remedy, require_no_pointer, require_whole_safetensors
 from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
-from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, looks_like_path, quiet_libraries
+from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, local_path, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +124,7 @@ def _require_peft(what: str) -> None:
 
 def _adapter_folder(given: str | Path, what: str, options: LoadOptions) -> Path:
     """The local directory, or that of the downloaded files of the hub repository."""
-    path = Path(given).expanduser()
+    path = local_path(given)
     if path.is_dir():
         if not (path / _CONFIG).is_file():
             whole = (path / "config.json").is_file()

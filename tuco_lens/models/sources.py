@@ -99,7 +99,7 @@ def resolve_source(given: Any, role: str, options: LoadOptions) -> Source:
         return _loaded_source(given, role)
     name = os.fspath(given)
     what = f"cannot load the {role} model {name!r}"
-    path = Path(name).expanduser()
+    path = local_path(name)
     if name and path.is_dir():
         inspect_directory(path, what, allow_pickle=options.allow_pickle)
         return Source(role, name, "directory", path)
@@ -111,6 +111,16 @@ def resolve_source(given: Any, role: str, options: LoadOptions) -> Source:
     validate_hub_id(name, what)
     reachable = inspect_repository(name, what, allow_pickle=options.allow_pickle)
     return Source(role, name, "hub", name, offline=not reachable)
+
+
+def local_path(name: str | Path) -> Path:
+    """The path that a user names, `~` read as a home; a name that can be no path here is one that does not exist."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError):  # an unknown user, a name too long, a NUL
+        return Path("/dev/null/no path")
+    return path
 
 
 def looks_like_path(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
 from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
-from tuco_lens.models.sources import LoadOptions, Source, looks_like_path, quiet_libraries
+from tuco_lens.models.sources import LoadOptions, Source, local_path, looks_like_path, quiet_libraries
 from tuco_lens.prompts.limits import LimitExceeded, try_in_child
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _tokenizer_source(given: str | Path) -> Source:
         LoadError: It is neither a directory nor a hub id.
     """
     name = str(given)
-    path = Path(name).expanduser()
+    path = local_path(name)
     what = f"cannot load the tokenizer {name!r}"
     if path.is_dir():
         return Source("given", name, "directory", path)
