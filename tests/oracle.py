@@ -164,3 +164,70 @@ def _stream(output: Any) -> Tensor:
 
 def _ratio(part: Tensor, rest: Tensor) -> Tensor:
     return torch.where(part + rest > 0, part / (part + rest).clamp_min(torch.finfo(torch.float64).tiny), 0.0)
+
+
+_PARALLEL = {"gptj": "attn", "phi": "self_attn", "gpt_neox": "attention"}
+"""Attention of families whose MLP reads the block's own input."""
+_SECOND = {
+    **dict.fromkeys(("gpt2", "gpt_neo"), "ln_2"),
+    **dict.fromkeys(("gemma2", "gemma3_text"), "pre_feedforward_layernorm"),
+    "opt": "final_layer_norm",
+    "olmo2": "mlp",
+}
+"""Of the others, the module that first reads the stream between attention and MLP, where it is not the usual one."""
+
+
+@dataclass(frozen=True)
+class PartsResult:
+    """What attention and MLP of both models add on the tuned model's stream, in float64."""
+
+    attention: tuple[Tensor, Tensor]
+    """Of base and tuned model, [layer, batch, pos, d_model] each."""
+    mlp: tuple[Tensor, Tensor]
+    passed_on: Float[Tensor, "layer batch pos d_model"]
+    """M_b(x + A_t) − M_b(x + A_b)."""
+
+
+@torch.no_grad()
+def parts_oracle(hf_base: nn.Module, hf_tuned: nn.Module, token_ids: Int[Tensor, "batch pos"]) -> PartsResult:
+    """The two halves of every block, from the stream between them; arguments as for `oracle`."""
+    base, tuned = _in_float64(hf_base), _in_float64(hf_tuned)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    for layer in layers_of(tuned):
+        layer.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
+    tuned(token_ids, use_cache=False)
+    rows: list[list[Tensor]] = []
+    for theirs, ours, (args, kwargs) in zip(layers_of(base), layers_of(tuned), list(calls), strict=True):
+        pre = args[0] if args else kwargs["hidden_states"]
+        halves = [_halves(layer, base.config, pre, args, kwargs) for layer in (theirs, ours)]
+        (attention, mlp, _), (tuned_attention, tuned_mlp, _) = halves
+        other = (
+            _halves(theirs, base.config, pre, args, kwargs, mid=halves[1][2])[1] if halves[1][2] is not None else mlp
+        )
+        rows.append([attention, tuned_attention, mlp, tuned_mlp, other - mlp])
+    a_base, a_tuned, m_base, m_tuned, passed_on = (torch.stack(column) for column in zip(*rows, strict=True))
+    return PartsResult((a_base, a_tuned), (m_base, m_tuned), passed_on)
+
+
+def _halves(
+    layer: nn.Module, config: Any, pre: Tensor, args: Any, kwargs: Any, mid: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What attention and MLP of one layer add, and the stream between them; `mid` goes into the MLP in its place."""
+    seen: list[Tensor] = []
+    kind = config.model_type
+    parallel = kind in _PARALLEL and getattr(config, "use_parallel_residual", True)
+    if parallel:
+        handle = layer.get_submodule(_PARALLEL[kind]).register_forward_hook(lambda *call: seen.append(_stream(call[2])))
+    else:
+
+        def read(_module: nn.Module, given: Any) -> Any:
+            seen.append(given[0].view_as(pre))
+            return None if mid is None else (mid.view_as(given[0]),)
+
+        module = layer.get_submodule(_SECOND.get(kind, "post_attention_layernorm"))
+        handle = module.register_forward_pre_hook(read)
+    out = _stream(layer(*args, **kwargs))
+    handle.remove()
+    if parallel:
+        return seen[0], out - pre - seen[0], None
+    return seen[0] - pre, out - seen[0], seen[0]

@@ -1,14 +1,15 @@
 """`ModelPair`: a base and a tuned model side by side, the object that users hold.
 
-It adds methods to `LoadedPair` (`models/loaded.py`). The engine is in `engine/contributions.py`, batching in
-`engine/batches.py`, scaling and generation in `steering/`, results in `results/measurement.py`. `pair.base` and
-`pair.tuned` are ordinary TransformerLens models, and hooks that a user adds to them take effect.
+It adds measuring, scaling and generating to `LoadedPair` (`models/loaded.py`) and to the methods that say where TuCo
+comes from (`attribution/methods.py`). The engine is in `engine/contributions.py`, batching in `engine/batches.py`,
+scaling and generation in `steering/`, results in `results/measurement.py`. `pair.base` and `pair.tuned` are ordinary
+TransformerLens models, and hooks that a user adds to them take effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,17 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from tuco_lens import __version__
+from tuco_lens.attribution.methods import AttributedPair
 from tuco_lens.engine.batches import MeasureOptions, measured_maps
 from tuco_lens.engine.contributions import ContributionCache, decompose, require_decomposition
 from tuco_lens.engine.metrics import Norm
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.engine.use import guard
 from tuco_lens.models.failures import explained
-from tuco_lens.models.loaded import LoadedPair
 from tuco_lens.models.loading import load_pair
 from tuco_lens.models.numerics import warn_below_floor
 from tuco_lens.prompts.chats import TemplateOptions, given_options
-from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, as_prompt_list, fit, is_one_prompt, make_prompt
+from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, as_prompt_list, is_one_prompt
 from tuco_lens.results.measurement import Measurement, MeasurementSettings, PromptMeasurement
 from tuco_lens.steering.alpha import Alpha, Positions
 from tuco_lens.steering.generating import GenerateOptions, TokenStream
@@ -46,11 +47,8 @@ DEMO_FOLDER = Path(__file__).parent / "demo"
 
 
 @dataclass(frozen=True)
-class ModelPair(LoadedPair):
+class ModelPair(AttributedPair):
     """A base model and a fine-tune of it that are measured and steered together."""
-
-    active_scalings: list[Scaling] = field(default_factory=list["Scaling"], init=False, repr=False, compare=False)
-    """Scalings that are on, the innermost last; see `scaled`."""
 
     def __repr__(self) -> str:
         from tuco_lens.plots.cards import pair_text
@@ -119,36 +117,6 @@ class ModelPair(LoadedPair):
         """The package's own pair of small models (see `tuco_lens/demo/CARD.md`), in about a second, without network."""
         pair = cls.from_pretrained(DEMO_FOLDER / "base", DEMO_FOLDER / "tuned", backend=backend, device="cpu")
         return replace(pair, base_name="demo/base", tuned_name="demo/tuned")
-
-    def prompt(
-        self,
-        prompt: PromptLike,
-        *,
-        chat: bool = False,
-        system: str | None = None,
-        truncate: Truncate | None = None,
-        drift: bool = False,
-        index: int | None = None,
-        **template: Unpack[TemplateOptions],
-    ) -> Prompt:
-        """Tokenise one prompt as `measure` does, with the tuned model's tokenizer and chat template.
-
-        Args:
-            prompt: text, messages (`role` and `content`), a dict of `messages` and `tools`, token ids, or a `Prompt`.
-            chat: put plain text through the chat template, as one user message.
-            system: a system message in front, for chats.
-            truncate: "left" or "right" cuts a prompt longer than the context; otherwise it is an error.
-            drift: also refuse tokens that the base model's embedding lacks.
-            index: the prompt's number, for error messages.
-            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
-
-        Raises:
-            InputError: if the prompt is empty or too long, the template refuses it, or an option does not go with it.
-        """
-        made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index, **template)
-        base_d_vocab = self.base.cfg.d_vocab if drift else None
-        d_vocab = self.tuned.cfg.d_vocab
-        return fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=d_vocab, base_d_vocab=base_d_vocab)
 
     def _read(self, prompts: Iterable[PromptLike], first: int | None = 0, **how: Any) -> Iterator[Prompt]:
         """Read each prompt as `prompt` does, lazily; errors number the prompts from `first`, if there is one."""

@@ -169,12 +169,12 @@ def weight_changes(pair: ModelPair) -> WeightChanges:
     for name, weight in tuned.items():
         if name not in base or _is_twin(name, tuned):
             continue
-        layer, column = _place(name, weight, tuned)
+        layer, column = weight_place(name, weight, tuned)
         if layer is not None:
             inside.setdefault((layer, column), _Pool()).add(base[name], weight)
         elif column != REST:
             outside.setdefault(column, _Pool()).add(base[name], weight)
-    columns = _ordered({column for _, column in inside})
+    columns = ordered({column for _, column in inside})
     values = np.full((pair.n_layers, len(columns)), np.nan)
     for (layer, column), pool in inside.items():
         values[layer, columns.index(column)] = pool.relative
@@ -207,7 +207,7 @@ class _Pool:
 
 def _effective_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The weights that the model computes with: its parameters, with adapters merged into theirs."""
-    adapted = dict(_adapted_modules(model))
+    adapted = dict(adapted_modules(model))
     for name, weight in model.named_parameters():
         if not any(name.startswith(f"{path}.") for path in adapted):
             yield plain_name(name), weight
@@ -218,7 +218,8 @@ def _effective_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield plain_name(f"{path}.{name}"), weight
 
 
-def _adapted_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+def adapted_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Modules that carry an adapter, by their names."""
     if "peft" not in sys.modules:  # then no module can be an adapter's
         return
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -226,7 +227,7 @@ def _adapted_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
     yield from ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
 
 
-def _place(name: str, weight: Tensor, names: Mapping[str, Any]) -> tuple[int | None, str]:
+def weight_place(name: str, weight: Tensor, names: Mapping[str, Any]) -> tuple[int | None, str]:
     """The layer of a parameter (None outside the blocks) and the column that it belongs to."""
     # HookedTransformer's router of experts has the name of the gate matrix in models without experts.
     parts = name.replace("mlp.W_gate.weight", "mlp.gate").removesuffix(".weight").split(".")
@@ -255,7 +256,8 @@ def _parent(name: str) -> str:
     return ".".join(name.split(".")[:-2])
 
 
-def _ordered(columns: set[str]) -> tuple[str, ...]:
+def ordered(columns: set[str]) -> tuple[str, ...]:
+    """Columns in the order of a table: the usual matrices, others by name, the rest."""
     others = sorted(columns - {*_FIRST, REST})
     return (*(name for name in _FIRST if name in columns), *others, *([REST] if REST in columns else []))
 

@@ -40,6 +40,8 @@ class BlockStep(Brief):
     """x_l + f_PT(x_l, l), after the base block's `hook_resid_post`."""
     run_base: Callable[[Stream], Stream]
     """Runs the base block on another stream with this step's arguments (for the drift of two runs)."""
+    run_tuned: Callable[[Stream], Stream]
+    """Runs the tuned block once more in the same way, users' hooks within it included."""
 
 
 class BlockArguments(Protocol):
@@ -159,6 +161,18 @@ class BlockWatch:
             return stream_of(self.base(stream, *args[1:], **kwargs))
         return stream_of(self.base(**{**kwargs, "hidden_states": stream}))
 
+    def _run_tuned(self, stream: Tensor) -> Tensor:
+        args, kwargs = self._call
+        # Ends before the hooks that wait for the block itself, of this watch and of others.
+        handle = self.tuned.register_forward_hook(_raise_output, prepend=True)
+        try:
+            self.tuned(stream, *args[1:], **kwargs) if args else self.tuned(**{**kwargs, "hidden_states": stream})
+        except _Output as done:
+            return done.stream
+        finally:
+            handle.remove()
+        raise RuntimeError(f"block {self.layer} did not run")
+
     def _stream(self) -> Tensor:
         if self._resid_pre is None:
             raise RuntimeError(f"blocks.{self.layer}.hook_resid_pre did not run within its block")
@@ -174,11 +188,22 @@ class BlockWatch:
             if self.visit is not None:
                 resid_pre = self._stream()
                 base_post = self._run_base(resid_pre) if self._base_post is None else self._base_post
-                self.visit(
-                    BlockStep(self.layer, resid_pre, stream_of(output), base_post, partial(self._run_base, apart=True))
-                )
+                run_base = partial(self._run_base, apart=True)
+                self.visit(BlockStep(self.layer, resid_pre, stream_of(output), base_post, run_base, self._run_tuned))
         finally:
             self._forget()
+
+
+class _Output(Exception):
+    """Carries a block's output past the hooks that wait for it."""
+
+    def __init__(self, stream: Tensor) -> None:
+        super().__init__()
+        self.stream = stream
+
+
+def _raise_output(_module: nn.Module, _args: Any, output: Any) -> None:
+    raise _Output(stream_of(output))
 
 
 def _point(block: nn.Module, name: str) -> nn.Module:

@@ -110,7 +110,7 @@ class _LastNorms:
 
     def __call__(self, step: BlockStep) -> None:
         cut = {name: getattr(step, name)[:, -1:] for name in ("resid_pre", "tuned_post", "base_post")}
-        self.accumulate(BlockStep(step.layer, run_base=step.run_base, **cut))
+        self.accumulate(BlockStep(step.layer, run_base=step.run_base, run_tuned=step.run_tuned, **cut))
 
     def tuco(self) -> float:
         norms = self.accumulate.result()

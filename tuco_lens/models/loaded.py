@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from typing_extensions import Unpack
 
 from tuco_lens.brief import Brief
 from tuco_lens.models.backends import BackendName, blocks, device_of, dtype_of
+from tuco_lens.prompts.chats import TemplateOptions
+from tuco_lens.prompts.prompt import Prompt, PromptLike, Truncate, fit, make_prompt
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,33 @@ class LoadedPair(Brief):
         """The id that pads shorter prompts of a batch; any would do, since no real token attends to padding."""
         pad = self.tokenizer.pad_token_id
         return pad if pad is not None and 0 <= pad < self.tuned.cfg.d_vocab else 0
+
+    def prompt(
+        self,
+        prompt: PromptLike,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        truncate: Truncate | None = None,
+        drift: bool = False,
+        index: int | None = None,
+        **template: Unpack[TemplateOptions],
+    ) -> Prompt:
+        """Tokenise one prompt as `measure` does, with the tuned model's tokenizer and chat template.
+
+        Args:
+            prompt: text, messages (`role` and `content`), a dict of `messages` and `tools`, token ids, or a `Prompt`.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            truncate: "left" or "right" cuts a prompt longer than the context; otherwise it is an error.
+            drift: also refuse tokens that the base model's embedding lacks.
+            index: the prompt's number, for error messages.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: if the prompt is empty or too long, the template refuses it, or an option does not go with it.
+        """
+        made = make_prompt(self.tokenizer, prompt, chat=chat, system=system, index=index, **template)
+        base_d_vocab = self.base.cfg.d_vocab if drift else None
+        d_vocab = self.tuned.cfg.d_vocab
+        return fit(made, self.n_ctx, truncate=truncate, index=index, d_vocab=d_vocab, base_d_vocab=base_d_vocab)

@@ -129,6 +129,10 @@ class Scaling:
         """Whether it has been put on and not taken off; an inner one may still act in its place."""
         return self in self._active
 
+    def weight(self, layer: int) -> torch.Tensor | float:
+        """α of a layer in the current pass, [row or 1, pos or 1, 1] or a number; 1 for methods that mix no streams."""
+        return self._method.weight(layer) if isinstance(self._method, FtcScaling) else 1.0
+
     def apply(self) -> Scaling:
         """Put the scaling on; it acts until `remove`, or until another is put on within it."""
         self._use.take(open_ended=self._open_ended)

@@ -1,0 +1,111 @@
+"""Figures of additive shares: layer × component, layer × head, layer × weight matrix.
+
+What is drawn is computed in `attribution/components.py`. Blue adds to TuCo, orange takes from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+
+from tuco_lens.errors import InputError
+from tuco_lens.plots.display import Figure
+from tuco_lens.plots.heatmap import SUBSCRIPT, colour_bar, largest, map_height
+from tuco_lens.plots.labels import plotly_text, readable, token_label
+from tuco_lens.plots.lines import as_float32
+from tuco_lens.plots.statistic import set_title
+from tuco_lens.plots.template import Theme, look
+
+if TYPE_CHECKING:
+    from tuco_lens.attribution.components import Components
+
+_FRAME: Final = 210  # px of titles and labels
+_MOST_LABELS: Final = 16
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """One table of shares with the words around it."""
+
+    values: Float[np.ndarray, "layer column"]
+    columns: Sequence[str]
+    kind: str
+    """What a column is, for the axis and the hover text."""
+    adds_up: str
+    """What all of its values add up to."""
+
+
+def components_figure(found: Components, theme: Theme = "light") -> go.Figure:
+    """Draws the shares of TuCo by layer and component, with the two parts of the MLP's beside it."""
+    own = [f"{'mlp' if 'mlp' in found.components else 'experts'}: {part}" for part in ("own", "passed on")]
+    grid = _Grid(np.hstack([found.values, found.mlp_split]), [*found.components, *own], "component", _whole(found))
+    figure = _figure(found, grid, "Where TuCo comes from", theme)
+    # The two last columns are the MLP's once more, so they stand apart.
+    figure.add_vline(x=len(found.components) - 0.5, line={"width": 3, "color": look(theme).paper})
+    return figure
+
+
+def heads_figure(found: Components, theme: Theme = "light") -> go.Figure:
+    """Draws the shares of attention by layer and head; the bias is the last column."""
+    if found.heads is None or found.head_bias is None:
+        raise InputError("no heads to draw", "they were not asked for", "call components with heads=True")
+    values = np.hstack([found.heads, found.head_bias[:, None]])
+    attention = found.values[:, found.components.index("attention")].sum()
+    names = [*map(str, range(found.heads.shape[1])), "bias"]
+    grid = _Grid(values, names, "head", f"all heads together {attention:.4f} of TuCo {found.tuco:.4f}")
+    return _figure(found, grid, "Heads that TuCo comes from", theme)
+
+
+def modules_figure(found: Components, theme: Theme = "light") -> go.Figure:
+    """Draws what goes from TuCo with each changed weight matrix."""
+    if found.module_shares is None:
+        raise InputError("no modules to draw", "they were not asked for", "call components with modules=True")
+    grid = _Grid(found.module_shares, found.modules, "matrix", f"TuCo {found.tuco:.4f}; these do not add up to it")
+    return _figure(found, grid, "What goes without one matrix", theme)
+
+
+def _whole(found: Components) -> str:
+    return f"TuCo {found.tuco:.4f}, absolute shares {found.cancellation:.2f} times that"
+
+
+def _figure(found: Components, grid: _Grid, title: str, theme: Theme) -> go.Figure:
+    colours, z = look(theme), np.asarray(grid.values, dtype=np.float32)
+    n_layers, n_columns = z.shape
+    limit = largest(abs(z))
+    figure: go.Figure = Figure(
+        go.Heatmap(
+            z=z,
+            x=as_float32(range(n_columns)),
+            y=as_float32(range(n_layers)),
+            customdata=np.array([[plotly_text(readable(name, 60)) for name in grid.columns]] * n_layers),
+            hovertemplate=f"{grid.kind} <b>%{{customdata}}</b><br>layer %{{y}}<br>share %{{z:+.5f}}<extra></extra>",
+            hoverongaps=False,
+            zmin=-limit,
+            zmax=limit,
+            colorscale=colours.diverging,
+            colorbar=colour_bar("share of TuCo"),
+            xgap=1,
+        )
+    )
+    step = math.ceil(n_columns / _MOST_LABELS) if grid.kind == "head" else 1
+    shown = [*range(0, n_columns - 1, step), n_columns - 1]
+    names = [plotly_text(readable(grid.columns[column], 22)) for column in shown]
+    figure.update_layout(
+        template=colours.template,
+        height=map_height(n_layers) + _FRAME,
+        plot_bgcolor=colours.missing,
+        xaxis={"tickvals": shown, "ticktext": names, "tickangle": 0 if grid.kind == "head" else -40},
+        yaxis={"title": {"text": "layer"}, "dtick": math.ceil(n_layers / 12), "range": [-0.5, n_layers - 0.5]},
+    )
+    if grid.kind == "head":
+        figure.update_xaxes(title_text="head")
+    token = plotly_text(token_label(found.tokens[found.position], 24))
+    where = f"position {found.position} ({token}), L{SUBSCRIPT[found.norm]}"
+    set_title(figure, title, where, grid.adds_up)
+    return figure
