@@ -188,12 +188,12 @@ def components(pair: AttributedPair, prompt: Prompt, options: ComponentOptions) 
     changed = ChangedModules(pair) if options.modules else None
     found = record(pair, prompt, options.position, options.units, changed)
     along_ptc, along_ftc = found.directions(options.norm)
-    names = _names(found)
+    names = component_names(found)
     ptc, ftc = found.ptc_sum.double(), found.ftc_sum.double()
     sizes = [vector_norms(each, options.norm) for each in (ftc, ptc)]
     result = Components(
-        values=_table([[_along(block.change.get(name), along_ftc) for name in names] for block in found.blocks]),
-        preco=_table([[_along(block.base.get(name), along_ptc) for name in names] for block in found.blocks]),
+        values=_table([[along(block.change.get(name), along_ftc) for name in names] for block in found.blocks]),
+        preco=_table([[along(block.base.get(name), along_ptc) for name in names] for block in found.blocks]),
         norms=_table([[_norm(block.change.get(name), options.norm) for name in names] for block in found.blocks]),
         components=names,
         mlp_split=_table([_split(block, along_ftc) for block in found.blocks]),
@@ -216,14 +216,14 @@ def components(pair: AttributedPair, prompt: Prompt, options: ComponentOptions) 
         result = replace(result, **_neurons(found, along_ftc, options.neurons))
     if changed is not None:
         shares = [
-            [_along(block.modules[name], along_ftc) if name in block.modules else np.nan for name in changed.columns]
+            [along(block.modules[name], along_ftc) if name in block.modules else np.nan for name in changed.columns]
             for block in found.blocks
         ]
         result = replace(result, module_shares=_table(shares))
     return result
 
 
-def _names(found: Recording) -> tuple[str, ...]:
+def component_names(found: Recording) -> tuple[str, ...]:
     """The components that some block has, beyond rounding."""
     every = dict.fromkeys(name for block in found.blocks for name in (*block.base, *block.change))
     size = sum(float(part.abs().sum()) for block in found.blocks for part in block.base.values())
@@ -235,7 +235,8 @@ def _names(found: Recording) -> tuple[str, ...]:
     return tuple(name for name in every if name == "attention" or is_there(name))
 
 
-def _along(part: Tensor | None, direction: Tensor) -> float:
+def along(part: Tensor | None, direction: Tensor) -> float:
+    """What a part adds along a direction in float64; 0 for one that a block does not have."""
     return 0.0 if part is None else float(part.double() @ direction)
 
 
@@ -244,17 +245,22 @@ def _norm(part: Tensor | None, norm: Norm) -> float:
 
 
 def _split(block: BlockParts, direction: Tensor) -> tuple[float, float]:
-    passed_on = _along(block.passed_on, direction)
-    return _along(block.mlp_change, direction) - passed_on, passed_on
+    passed_on = along(block.passed_on, direction)
+    return along(block.mlp_change, direction) - passed_on, passed_on
 
 
 def _heads(pair: AttributedPair, found: Recording, direction: Tensor) -> dict[str, np.ndarray]:
-    n_heads = pair.tuned.cfg.n_heads
-    heads = [
-        block.units_along("attention", direction)[1].reshape(n_heads, -1).sum(dim=1).tolist() for block in found.blocks
-    ]
     biases = [block.bias_along("attention", direction)[1] for block in found.blocks]
-    return {"heads": _table(heads), "head_bias": np.array(biases)}
+    return {"heads": head_shares(pair, found, direction, 1), "head_bias": np.array(biases)}
+
+
+def head_shares(
+    pair: AttributedPair, found: Recording, direction: Tensor, side: int
+) -> Float[np.ndarray, "layer head"]:
+    """What each head's part of PTC (`side` 0) or FTC (1) adds along a direction."""
+    n_heads = pair.tuned.cfg.n_heads
+    rows = [block.units_along("attention", direction)[side].reshape(n_heads, -1).sum(dim=1) for block in found.blocks]
+    return torch.stack(rows).cpu().numpy()
 
 
 def _neurons(found: Recording, direction: Tensor, most: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,9 @@ from tuco_lens.prompts.chats import TemplateOptions
 from tuco_lens.prompts.prompt import PromptLike
 
 if TYPE_CHECKING:
+    from tuco_lens.attribution.answers import Answer
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.steering.scaling import Scaling
 
 
@@ -67,3 +69,41 @@ class AttributedPair(LoadedPair):
 
         made = self.prompt(prompt, chat=chat, system=system, **template)
         return components(self, made, ComponentOptions(position, heads, neurons, modules, norm))
+
+    def logit_attribution(
+        self,
+        prompt: PromptLike,
+        *,
+        answer: Answer = None,
+        against: Answer = None,
+        chat: bool = False,
+        system: str | None = None,
+        position: int = -1,
+        heads: bool = False,
+        **template: Unpack[TemplateOptions],
+    ) -> LogitAttribution:
+        """What writes the next token: a logit, or a difference of two, as a sum over embedding, PTC_l and FTC_l.
+
+        The final norm's scale is that of the real pass, and the logit is the one before a final soft-cap; with the
+        biases, which are named, the parts add up to the tuned model's own logit.
+
+        Args:
+            prompt: see `prompt`.
+            answer: the token, as text or id, or several, whose mean logit is taken; by default what the tuned model
+                says.
+            against: the token or tokens whose mean logit is taken off; by default what the base model says, or the
+                tuned model's second if both say the same, but nothing if an answer is given.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            position: the token whose next token is told; negative ones count from the end.
+            heads: split attention into its heads, too.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: for an invalid prompt, position or token (lists the tokens of a text that is several), and for
+                an architecture whose logits are not final norm and unembedding.
+        """
+        from tuco_lens.attribution.logit_attribution import logit_attribution
+
+        made = self.prompt(prompt, chat=chat, system=system, **template)
+        return logit_attribution(self, made, answer, against, position, heads)

@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tuco_lens.brief import Brief
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.engine.metrics import Norm, vector_norms
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import blocks, device_of, run_blocks, stream_of
+from tuco_lens.models.frozen_norm import FrozenNorm
 from tuco_lens.models.parts import PARTS, Part, UnitMap, experts_of, part_point, unit_map, unit_point
 
 if TYPE_CHECKING:
@@ -32,15 +34,15 @@ TOLERANCE: Final = 1e-4
 
 
 @dataclass(frozen=True)
-class Units:
+class Units(Brief):
     """The heads or neurons of one part of one block at the position, in one model."""
 
     map: UnitMap
     """From them to the stream."""
     values: Float[Tensor, "1 unit"]
     """`hook_z`, flat, or `hook_post`."""
-    frozen: Float[Tensor, "1 d_model"] | None
-    """The post-norm's scale in this pass, or None."""
+    frozen: FrozenNorm | None
+    """The norm behind the map as it was in this pass, or None."""
 
     def along(self, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " unit"]:
         """What each of them adds along a direction; heads are sums of their entries."""
@@ -53,7 +55,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class BlockParts:
+class BlockParts(Brief):
     """One block at the position; vectors are float32 or wider, [d_model]."""
 
     ptc: Float[Tensor, " d_model"]
@@ -87,13 +89,17 @@ class BlockParts:
 
 
 @dataclass(frozen=True)
-class Recording:
+class Recording(Brief):
     """The parts of all blocks at one position of a prompt."""
 
     prompt: Prompt
     position: int
     """From 0."""
     blocks: tuple[BlockParts, ...]
+    start: Float[Tensor, " d_model"]
+    """x_0."""
+    end: Float[Tensor, " d_model"]
+    """x_L."""
 
     @property
     def ptc_sum(self) -> Float[Tensor, " d_model"]:
@@ -157,7 +163,7 @@ def record(
         ids = torch.tensor([prompt.token_ids], device=device_of(pair.tuned))  # [1, pos]
         with fast_path(pair.base, pair.tuned), lockstep(pair.base, pair.tuned, recorder):
             run_blocks(pair.tuned, ids)
-    return Recording(prompt, at, tuple(recorder.done))
+    return Recording(prompt, at, tuple(recorder.done), *recorder.ends)
 
 
 class _Recorder:
@@ -173,6 +179,7 @@ class _Recorder:
     ) -> None:
         self.pair, self.position, self.units, self.changed = pair, position, units, changed
         self.done: list[BlockParts] = []
+        self.ends: list[Tensor] = []
         self.taps = {
             side: [_BlockTaps(block, units, stack) for block in blocks(model)]
             for side, model in (("base", pair.base), ("tuned", pair.tuned))
@@ -184,6 +191,7 @@ class _Recorder:
         pre, base_post, post = (
             _wide(stream[0, self.position]) for stream in (step.resid_pre, step.base_post, step.tuned_post)
         )
+        self.ends = [*self.ends[:1], post] if step.layer else [pre, post]
         ptc, ftc = base_post - pre, post - base_post
         before_experts, after_experts = base.experts(self.position), tuned.experts(self.position)
         units = self._units(step.layer, before)

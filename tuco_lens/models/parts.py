@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import blocks
+from tuco_lens.models.frozen_norm import FrozenNorm, frozen_norm
 
 Part = Literal["attention", "mlp"]
 PARTS: Final[dict[Part, str]] = {"attention": "hook_attn_out", "mlp": "hook_mlp_out"}
@@ -26,8 +28,6 @@ _UNITS: Final = {
     "mlp": ("mlp", "hook_post", "out", "W_out", "b_out"),
 }
 """Of each part: its module, the point of its units, and its map: a bridge's module, a HookedTransformer's weights."""
-_LARGE: Final = 1e3
-"""An input of a norm beside which its epsilon is nothing."""
 
 
 def part_point(block: Any, part: Part) -> nn.Module:
@@ -83,7 +83,7 @@ def _no_units(part: Part) -> InputError:
 
 
 @dataclass(frozen=True)
-class UnitMap:
+class UnitMap(Brief):
     """The linear map from the units of one part of one block to the stream, without its bias.
 
     Args:
@@ -96,34 +96,22 @@ class UnitMap:
     bias: Float[Tensor, " d_model"]
     norm: Callable[[Tensor], Tensor] | None
 
-    def frozen(self, units: Float[Tensor, "row unit"]) -> Float[Tensor, "row d_model"] | None:
-        """What the norm behind the map multiplies each entry by, for these units; None without a norm.
+    def frozen(self, units: Float[Tensor, "row unit"]) -> FrozenNorm | None:
+        """The norm behind the map at the scale that it has for these units; None without one."""
+        return None if self.norm is None else frozen_norm(self.norm, self.linear(units) + self.bias)
 
-        Raises:
-            InputError: if the norm does more than that, as one with a mean or a bias does.
-        """
-        if self.norm is None:
-            return None
-        raw = self.linear(units) + self.bias
-        gain = self.norm(torch.full_like(raw, _LARGE)).double()
-        scaled, out = gain * raw.double(), self.norm(raw).double()
-        ratio = (scaled * out).sum(-1, keepdim=True) / (scaled * scaled).sum(-1, keepdim=True)
-        if not torch.allclose(scaled * ratio, out, rtol=1e-3, atol=1e-3 * float(out.abs().max())):
-            raise InputError("no heads", "the norm behind attention does more than scale", "leave out heads=")
-        return (gain * ratio).to(raw.dtype)
-
-    def apply(self, units: Float[Tensor, "row unit"], frozen: Tensor | None) -> Float[Tensor, "row d_model"]:
+    def apply(self, units: Float[Tensor, "row unit"], frozen: FrozenNorm | None) -> Float[Tensor, "row d_model"]:
         """What these units add to the stream."""
         added = self.linear(units)
-        return added if frozen is None else added * frozen
+        return added if frozen is None else frozen.apply(added.double())
 
-    def bias_added(self, frozen: Tensor | None) -> Float[Tensor, "row d_model"]:
-        """What the bias adds to the stream, [row or 1, d_model]."""
-        return self.bias[None] if frozen is None else self.bias * frozen
+    def bias_added(self, frozen: FrozenNorm | None) -> Float[Tensor, "row d_model"]:
+        """What the biases of map and norm add to the stream."""
+        return self.bias[None] if frozen is None else frozen.apply(self.bias[None].double()) + frozen.bias
 
-    def pull(self, direction: Float[Tensor, "row d_model"], frozen: Tensor | None) -> Float[Tensor, "row unit"]:
+    def pull(self, direction: Float[Tensor, "row d_model"], frozen: FrozenNorm | None) -> Float[Tensor, "row unit"]:
         """How much one unit of each kind adds along a direction: the transposed map."""
-        wanted = direction if frozen is None else direction * frozen
+        wanted = direction if frozen is None else frozen.pull(direction.double())
         with torch.enable_grad():
             # The map is linear, so its gradient at 0 is the map, whatever carries the weights (adapters, Conv1D, …).
             units = torch.zeros(len(wanted), self._n_units(), dtype=self.bias.dtype, device=self.bias.device)

@@ -1,6 +1,6 @@
-"""Figures of additive shares: layer × component, layer × head, layer × weight matrix.
+"""Figures of what adds up to TuCo or to a logit: layer × component, layer × head, layer × weight matrix.
 
-What is drawn is computed in `attribution/components.py`. Blue adds to TuCo, orange takes from it.
+What is drawn is computed in `attribution/`. Blue adds, orange takes away.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tuco_lens.plots.template import Theme, look
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.logit_attribution import LogitAttribution
 
 _FRAME: Final = 210  # px of titles and labels
 _MOST_LABELS: Final = 16
@@ -39,6 +40,8 @@ class _Grid:
     """What a column is, for the axis and the hover text."""
     adds_up: str
     """What all of its values add up to."""
+    unit: str = "share of TuCo"
+    """What a value is."""
 
 
 def components_figure(found: Components, theme: Theme = "light") -> go.Figure:
@@ -70,26 +73,36 @@ def modules_figure(found: Components, theme: Theme = "light") -> go.Figure:
     return _figure(found, grid, "What goes without one matrix", theme)
 
 
+def logits_figure(found: LogitAttribution, theme: Theme = "light") -> go.Figure:
+    """Draws what every part of each block adds to the logit."""
+    rest = sum(found.outside.values())
+    adds_up = f"PTC {found.of('PTC'):+.2f}, FTC {found.of('FTC'):+.2f}, rest {rest:+.2f}: {found.logit:+.2f} logits"
+    capped = f", before the soft-cap at {found.soft_cap:g}" if found.soft_cap else ""
+    grid = _Grid(found.values, found.terms, "term", adds_up + capped, "logits")
+    return _figure(found, grid, f"What writes {plotly_text(found.question)}", theme)
+
+
 def _whole(found: Components) -> str:
-    return f"TuCo {found.tuco:.4f}, absolute shares {found.cancellation:.2f} times that"
+    return f"TuCo {found.tuco:.4f} (L{SUBSCRIPT[found.norm]}), absolute shares {found.cancellation:.2f} times that"
 
 
-def _figure(found: Components, grid: _Grid, title: str, theme: Theme) -> go.Figure:
+def _figure(found: Components | LogitAttribution, grid: _Grid, title: str, theme: Theme) -> go.Figure:
     colours, z = look(theme), np.asarray(grid.values, dtype=np.float32)
     n_layers, n_columns = z.shape
     limit = largest(abs(z))
+    told = f"{grid.kind} <b>%{{customdata}}</b><br>layer %{{y}}<br>{grid.unit} %{{z:+.5f}}<extra></extra>"
     figure: go.Figure = Figure(
         go.Heatmap(
             z=z,
             x=as_float32(range(n_columns)),
             y=as_float32(range(n_layers)),
             customdata=np.array([[plotly_text(readable(name, 60)) for name in grid.columns]] * n_layers),
-            hovertemplate=f"{grid.kind} <b>%{{customdata}}</b><br>layer %{{y}}<br>share %{{z:+.5f}}<extra></extra>",
+            hovertemplate=told,
             hoverongaps=False,
             zmin=-limit,
             zmax=limit,
             colorscale=colours.diverging,
-            colorbar=colour_bar("share of TuCo"),
+            colorbar=colour_bar(grid.unit),
             xgap=1,
         )
     )
@@ -106,6 +119,5 @@ def _figure(found: Components, grid: _Grid, title: str, theme: Theme) -> go.Figu
     if grid.kind == "head":
         figure.update_xaxes(title_text="head")
     token = plotly_text(token_label(found.tokens[found.position], 24))
-    where = f"position {found.position} ({token}), L{SUBSCRIPT[found.norm]}"
-    set_title(figure, title, where, grid.adds_up)
+    set_title(figure, title, f"position {found.position} ({token})", grid.adds_up)
     return figure
