@@ -175,10 +175,8 @@ def _outside(found: Recording, readout: Readout, at: Any, weights: Tensor, direc
 
 
 def _require_logits(pair: AttributedPair, readout: Readout, made: Tensor, real: Tensor) -> None:
-    if readout.soft_cap:
-        made = readout.soft_cap * torch.tanh(made / readout.soft_cap)
     eps = torch.finfo(getattr(torch, pair.dtype)).eps / torch.finfo(torch.float32).eps
-    gap = float((made - real).abs().max()) / (float(real.max() - real.min()) or 1.0)
+    gap = float((readout.capped(made) - real).abs().max()) / (float(real.max() - real.min()) or 1.0)
     if not gap <= TOLERANCE * max(1.0, eps):
         why = f"final norm and unembedding of the stream are off the model's logits by {gap:.2g} of their range"
         raise InputError(

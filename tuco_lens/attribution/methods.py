@@ -5,6 +5,7 @@ Each returns one frozen result. `pair.py` adds measuring, scaling and generating
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tuco_lens.attribution.answers import Answer
     from tuco_lens.attribution.components import Components
     from tuco_lens.attribution.logit_attribution import LogitAttribution
+    from tuco_lens.attribution.logit_lens import LensKind, LogitLens
     from tuco_lens.steering.scaling import Scaling
 
 
@@ -107,3 +109,37 @@ class AttributedPair(LoadedPair):
 
         made = self.prompt(prompt, chat=chat, system=system, **template)
         return logit_attribution(self, made, answer, against, position, heads)
+
+    def logit_lens(
+        self,
+        prompt: PromptLike,
+        *,
+        of: LensKind = "ftc",
+        k: int = 10,
+        positions: Sequence[int] | None = None,
+        chat: bool = False,
+        system: str | None = None,
+        **template: Unpack[TemplateOptions],
+    ) -> LogitLens:
+        """Which tokens a contribution promotes and suppresses most, at every layer and position.
+
+        Its vectors go through the tuned model's final norm, at the scale of the real pass, and the unembedding; so the
+        logits of PTC and FTC add up. "resid_post" is the usual logit lens, but for that scale, with all biases.
+
+        Args:
+            prompt: see `prompt`.
+            of: "ftc" or "ptc" of each block, "cumulative_ftc" or "cumulative_ptc", their sums up to and including it,
+                or "resid_post", the tuned model's stream behind it.
+            k: how many tokens of either end are kept.
+            positions: the token positions; all by default. Negative ones count from the end.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: for an invalid prompt or position, an unknown `of`, or a k below 1.
+        """
+        from tuco_lens.attribution.logit_lens import logit_lens
+
+        made = self.prompt(prompt, chat=chat, system=system, **template)
+        return logit_lens(self, made, of, k, positions)

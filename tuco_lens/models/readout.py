@@ -49,6 +49,10 @@ class Readout:
             found = self._unembedded(behind) - self.bias
         return found.to(torch.promote_types(found.dtype, torch.float32))
 
+    def capped(self, logits: Float[Tensor, "*row d_vocab"]) -> Float[Tensor, "*row d_vocab"]:
+        """The logits behind the soft-cap, if the model has one."""
+        return self.soft_cap * torch.tanh(logits / self.soft_cap) if self.soft_cap else logits
+
     def bias_logits(self, at: FrozenNorm) -> tuple[Float[Tensor, " d_vocab"], Float[Tensor, " d_vocab"]]:
         """The logits that the biases of norm and unembedding add."""
         with torch.no_grad():
