@@ -18,7 +18,7 @@ from torch import Tensor
 from tuco_lens.attribution.modules import ChangedModules
 from tuco_lens.attribution.recording import BlockParts, Recording, record
 from tuco_lens.attribution.result import Attribution
-from tuco_lens.engine.metrics import NORM_ORDERS, Norm, contribution_ratio, vector_norms
+from tuco_lens.engine.metrics import Norm, check_norm, contribution_ratio, vector_norms
 from tuco_lens.errors import InputError
 from tuco_lens.plots.labels import token_label
 
@@ -46,8 +46,7 @@ class ComponentOptions:
     norm: Norm = "l1"
 
     def __post_init__(self) -> None:
-        if self.norm not in NORM_ORDERS:
-            raise InputError(f"no norm {self.norm!r}", f"there are {', '.join(NORM_ORDERS)}", "name one of them")
+        check_norm(self.norm)
         if self.neurons is not None and self.neurons < 1:
             raise InputError(f"{self.neurons} neurons", "at least one can be named", "give a positive number")
 

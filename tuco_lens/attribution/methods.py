@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuco_lens.attribution.components import Components
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.logit_lens import LensKind, LogitLens
+    from tuco_lens.attribution.sources import Sources
     from tuco_lens.steering.scaling import Scaling
 
 
@@ -71,6 +72,38 @@ class AttributedPair(LoadedPair):
 
         made = self.prompt(prompt, chat=chat, system=system, **template)
         return components(self, made, ComponentOptions(position, heads, neurons, modules, norm))
+
+    def sources(
+        self,
+        prompt: PromptLike,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        position: int = -1,
+        norm: Norm = "l1",
+        **template: Unpack[TemplateOptions],
+    ) -> Sources:
+        """Which tokens of the prompt bring fine-tuning in: attention's share of TuCo, by the token that is read from.
+
+        What a head adds is a sum over the tokens that it reads, pattern times value through W_O; tuned minus base, in
+        shares of TuCo as in `components`. With the output's bias they add up to the attention's share of each layer.
+
+        Args:
+            prompt: see `prompt`.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            position: the token whose TuCo is split; negative ones count from the end.
+            norm: "l1" (the paper's) or "l2".
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: for an invalid prompt, norm or position, and where the architecture has no `hook_pattern` and
+                `hook_v`, or more goes into its heads' outputs.
+        """
+        from tuco_lens.attribution.sources import sources
+
+        made = self.prompt(prompt, chat=chat, system=system, **template)
+        return sources(self, made, position, norm)
 
     def logit_attribution(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -22,7 +22,7 @@ from tuco_lens.engine.metrics import Norm, vector_norms
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import blocks, device_of, run_blocks, stream_of
 from tuco_lens.models.frozen_norm import FrozenNorm
-from tuco_lens.models.parts import PARTS, Part, UnitMap, experts_of, part_point, unit_map, unit_point
+from tuco_lens.models.parts import PARTS, Part, UnitMap, experts_of, part_point, reading_points, unit_map, unit_point
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.methods import AttributedPair
@@ -46,12 +46,46 @@ class Units(Brief):
 
     def along(self, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " unit"]:
         """What each of them adds along a direction; heads are sums of their entries."""
-        pulled = self.map.pull(direction[None], self.frozen)
-        return (self.values.double() * pulled.double())[0]
+        return self.values[0].double() * self.pulled(direction)
+
+    def pulled(self, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " unit"]:
+        """What one unit of each adds along a direction."""
+        return self.map.pull(direction[None], self.frozen)[0].double()
 
     def bias_along(self, direction: Float[Tensor, " d_model"]) -> float:
         """What the map's bias adds along a direction."""
         return float((self.map.bias_added(self.frozen)[0].double() * direction.double()).sum())
+
+
+@dataclass(frozen=True)
+class Reading(Brief):
+    """What the heads of one block of one model read at the position, and from where; keys and values in groups."""
+
+    pattern: Float[Tensor, "head source"]
+    """Attention from the position to every token before it and to itself."""
+    values: Float[Tensor, "source group d_head"]
+    """`hook_v`."""
+
+    def along(self, pulled: Float[Tensor, " unit"]) -> Float[Tensor, "head source"]:
+        """What each head adds by reading each token, where `pulled` is what one unit of each entry of z adds."""
+        n_heads, (_, n_groups, d_head) = len(self.pattern), self.values.shape
+        per_entry = pulled.double().reshape(n_groups, n_heads // n_groups, d_head)
+        per_value = torch.einsum("sgd,ghd->ghs", self.values.double(), per_entry)
+        return self.pattern.double() * per_value.flatten(0, 1)
+
+    def scaled_to(self, z: Float[Tensor, " unit"]) -> Reading:
+        """The same with each head scaled as a hook on `hook_z` has scaled it: an ablated head reads nothing."""
+        own, real = (each.reshape(len(self.pattern), -1) for each in (self.z, z))
+        size = (own * own).sum(dim=1)
+        factors = torch.where(size > 0, (own * real).sum(dim=1) / torch.where(size > 0, size, 1), 1)
+        return replace(self, pattern=self.pattern.double() * factors[:, None])
+
+    @property
+    def z(self) -> Float[Tensor, " unit"]:
+        """The sum over the tokens, which is `hook_z` if heads do nothing else."""
+        n_groups = self.values.shape[1]
+        pattern = self.pattern.double().reshape(n_groups, len(self.pattern) // n_groups, -1)
+        return torch.einsum("ghs,sgd->ghd", pattern, self.values.double()).flatten()
 
 
 @dataclass(frozen=True)
@@ -74,6 +108,8 @@ class BlockParts(Brief):
     """α at this block and position: 1 unless a scaling is on."""
     units: dict[tuple[Part, str], Units] = field(default_factory=dict[tuple[Part, str], Units])
     """Heads and neurons, by part and model ("base", "tuned"), where asked for."""
+    readings: dict[str, Reading] = field(default_factory=dict[str, Reading])
+    """What the heads read, by model ("base", "tuned"), where asked for."""
     modules: dict[str, Float[Tensor, " d_model"]] = field(default_factory=dict[str, Tensor])
     """What goes from FTC_l if one changed matrix is the base model's, where asked for."""
 
@@ -141,6 +177,7 @@ def record(
     position: int = -1,
     units: Sequence[Part] = (),
     changed: ChangedModules | None = None,
+    sources: bool = False,
 ) -> Recording:
     """Run the prompt once, with the base block beside every block, and keep the parts at one position.
 
@@ -153,13 +190,14 @@ def record(
         position: which of them; negative ones count from the end.
         units: the parts whose units are kept: "attention" for heads, "mlp" for neurons.
         changed: the matrices to leave out one at a time, each a further call of a tuned block.
+        sources: also keep what the heads read from which token; needs the units of attention.
 
     Raises:
         InputError: for a position that is not there, or an architecture whose blocks have other parts.
     """
     at = one_position(position, prompt.n_tokens)
     with ExitStack() as stack:
-        recorder = _Recorder(pair, at, units, changed, stack)
+        recorder = _Recorder(pair, at, units, changed, sources, stack)
         ids = torch.tensor([prompt.token_ids], device=device_of(pair.tuned))  # [1, pos]
         with fast_path(pair.base, pair.tuned), lockstep(pair.base, pair.tuned, recorder):
             run_blocks(pair.tuned, ids)
@@ -175,13 +213,15 @@ class _Recorder:
         position: int,
         units: Sequence[Part],
         changed: ChangedModules | None,
+        sources: bool,
         stack: ExitStack,
     ) -> None:
         self.pair, self.position, self.units, self.changed = pair, position, units, changed
+        self.sources = sources
         self.done: list[BlockParts] = []
         self.ends: list[Tensor] = []
         self.taps = {
-            side: [_BlockTaps(block, units, stack) for block in blocks(model)]
+            side: [_BlockTaps(block, units, sources, stack) for block in blocks(model)]
             for side, model in (("base", pair.base), ("tuned", pair.tuned))
         }
 
@@ -195,6 +235,7 @@ class _Recorder:
         ptc, ftc = base_post - pre, post - base_post
         before_experts, after_experts = base.experts(self.position), tuned.experts(self.position)
         units = self._units(step.layer, before)
+        readings = self._readings(step.layer, units)
         with base.attention_of(tuned):
             stream_of(step.run_base(step.resid_pre))
         alpha = self._alpha(step.layer)
@@ -205,7 +246,9 @@ class _Recorder:
         mlp_change = change["mlp"]
         for of_base, of_tuned, parts in ((before_experts, None, before), (before_experts, after_experts, change)):
             _split_experts(parts, of_base, of_tuned, alpha)
-        self.done.append(BlockParts(ptc, ftc, before, change, mlp_change, passed_on, alpha, units, self._modules(step)))
+        self.done.append(
+            BlockParts(ptc, ftc, before, change, mlp_change, passed_on, alpha, units, readings, self._modules(step))
+        )
         base.forget()
         tuned.forget()
 
@@ -243,6 +286,19 @@ class _Recorder:
             why = f"those of block {layer} do not add up to its {part}: {rest:.2g} of it is left"
             raise InputError(f"no {what} on this architecture", why, f"leave out {what}=")
 
+    def _readings(self, layer: int, units: dict[tuple[Part, str], Units]) -> dict[str, Reading]:
+        if not self.sources:
+            return {}
+        found = {side: taps[layer].reading(self.position) for side, taps in self.taps.items()}
+        for side, reading in found.items():
+            z = units["attention", side].values[0].double()
+            found[side] = reading = reading.scaled_to(z)
+            rest = float((reading.z - z).abs().sum()) / (float(z.abs().sum()) or 1.0)
+            if not rest <= self._tolerance:
+                why = f"pattern times values is off what the heads of block {layer} put out by {rest:.2g} of it"
+                raise InputError("no source tokens", why, "take off hooks on hook_z, if there are any")
+        return found
+
     @property
     def _tolerance(self) -> float:
         eps = torch.finfo(getattr(torch, self.pair.dtype)).eps / torch.finfo(torch.float32).eps
@@ -273,7 +329,7 @@ def _has_hooks(block: Any) -> bool:
 class _BlockTaps:
     """What the parts of one block of one model put out when it last ran."""
 
-    def __init__(self, block: Any, units: Sequence[Part], stack: ExitStack) -> None:
+    def __init__(self, block: Any, units: Sequence[Part], sources: bool, stack: ExitStack) -> None:
         self.seen: dict[str, Tensor] = {}
         self.instead: Tensor | None = None
         for part in PARTS:
@@ -283,6 +339,9 @@ class _BlockTaps:
             self._tap(experts, "experts", stack)
         for part in units:
             self._tap(unit_point(block, part), f"units of {part}", stack)
+        if sources:
+            for point, name in zip(reading_points(block), ("pattern", "v"), strict=True):
+                self._tap(point, name, stack)
 
     def _tap(self, point: nn.Module, name: str, stack: ExitStack) -> None:
         def keep(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:
@@ -300,6 +359,14 @@ class _BlockTaps:
     def experts(self, position: int) -> Float[Tensor, " d_model"] | None:
         """What the routed experts add at the position; None if the block has none, or a norm behind them."""
         return _wide(_of_token(self.seen["experts"], position)) if "experts" in self.seen else None
+
+    def reading(self, position: int) -> Reading:
+        """What the heads read at the position."""
+        pattern = self.seen["pattern"][0, :, position]  # [head, source]
+        n_sources = position + 1
+        values = self.seen["v"][0, :n_sources]  # [source, group, d_head], or flat
+        d_head = self.seen["units of attention"][0, 0].numel() // len(pattern)
+        return Reading(pattern[:, :n_sources].clone(), values.reshape(n_sources, -1, d_head).clone())
 
     def unit_values(self, part: Part, position: int) -> Float[Tensor, "1 unit"]:
         """The units at the position, flat."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tuco_lens.engine.contributions import BatchNorms, NormMaps, batch_norms
 from tuco_lens.engine.memory import FittingBatches
-from tuco_lens.engine.metrics import NORM_ORDERS, Norm
+from tuco_lens.engine.metrics import Norm, check_norm
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
 from tuco_lens.models.positions import LengthKind, length_kind
@@ -38,8 +38,7 @@ class MeasureOptions:
     """Prompts held at a time; within a chunk they are sorted by length."""
 
     def __post_init__(self) -> None:
-        if self.norm not in NORM_ORDERS:
-            raise InputError(f"no norm {self.norm!r}", f"there are {', '.join(NORM_ORDERS)}", "name one of them")
+        check_norm(self.norm)
         for name in ("batch_size", "chunk_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", "it must be at least 1", "give a positive number")

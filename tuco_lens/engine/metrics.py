@@ -12,8 +12,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tuco_lens.errors import InputError
+
 Norm = Literal["l1", "l2"]
 NORM_ORDERS: dict[Norm, int] = {"l1": 1, "l2": 2}
+
+
+def check_norm(norm: str) -> None:
+    """Raises `InputError` for a norm that is neither "l1" nor "l2"."""
+    if norm not in NORM_ORDERS:
+        raise InputError(f"no norm {norm!r}", f"there are {', '.join(NORM_ORDERS)}", "name one of them")
 
 
 def vector_norms(vectors: Float[Tensor, "*rest d_model"], norm: Norm = "l1") -> Float[Tensor, "*rest"]:

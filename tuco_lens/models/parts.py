@@ -64,6 +64,12 @@ def experts_of(block: Any) -> nn.Module | None:
     return None
 
 
+def reading_points(block: Any) -> tuple[nn.Module, nn.Module]:
+    """Where it is seen which tokens the heads read from, and what: `hook_pattern` and `hook_v`; else `InputError`."""
+    attention = getattr(block, "attn", None)
+    return _point(attention, "hook_pattern", "attention"), _point(attention, "hook_v", "attention")
+
+
 def _point(owner: Any, name: str, part: Part) -> nn.Module:
     try:
         point = getattr(owner, name)

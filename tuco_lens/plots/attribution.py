@@ -1,4 +1,4 @@
-"""Figures of what adds up to TuCo or to a logit: layer × component, layer × head, layer × weight matrix.
+"""Figures of what adds up to TuCo or to a logit: by layer and component, head, matrix, source token.
 
 What is drawn is computed in `attribution/`. Blue adds, orange takes away.
 """
@@ -16,15 +16,17 @@ from jaxtyping import Float
 
 from tuco_lens.errors import InputError
 from tuco_lens.plots.display import Figure
-from tuco_lens.plots.heatmap import SUBSCRIPT, colour_bar, largest, map_height
+from tuco_lens.plots.heatmap import SUBSCRIPT, colour_bar, largest, lay_out, map_height
 from tuco_lens.plots.labels import plotly_text, readable, token_label
 from tuco_lens.plots.lines import as_float32
 from tuco_lens.plots.statistic import set_title
 from tuco_lens.plots.template import Theme, look
+from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis, add_band
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.components import Components
     from tuco_lens.attribution.logit_attribution import LogitAttribution
+    from tuco_lens.attribution.sources import Sources
 
 _FRAME: Final = 210  # px of titles and labels
 _MOST_LABELS: Final = 16
@@ -80,6 +82,33 @@ def logits_figure(found: LogitAttribution, theme: Theme = "light") -> go.Figure:
     capped = f", before the soft-cap at {found.soft_cap:g}" if found.soft_cap else ""
     grid = _Grid(found.values, found.terms, "term", adds_up + capped, "logits")
     return _figure(found, grid, f"What writes {plotly_text(found.question)}", theme)
+
+
+def sources_figure(found: Sources, theme: Theme = "light") -> go.Figure:
+    """Draws the shares of attention by layer and by the token that is read from."""
+    colours, z = look(theme), np.asarray(found.values, dtype=np.float32)
+    n_layers, n_columns = z.shape
+    axis = TokenAxis(found.tokens, tuple(map(str, range(n_columns))), None, found.roles)
+    limit = largest(abs(z))
+    figure: go.Figure = Figure(
+        go.Heatmap(
+            z=z,
+            x=axis.names,
+            y=as_float32(range(n_layers)),
+            hovertemplate=f"read from {HOVER_NAME}<br>layer %{{y}}<br>share of TuCo %{{z:+.5f}}<extra></extra>",
+            hoverongaps=False,
+            zmin=-limit,
+            zmax=limit,
+            colorscale=colours.diverging,
+            colorbar=colour_bar("share of TuCo"),
+        )
+    )
+    height = map_height(n_layers)
+    lay_out(figure, axis, colours, rows=(0, n_layers), height=height)
+    legend = add_band(figure, axis, colours, height)
+    whole = f"attention adds {found.attention.sum():+.4f} to TuCo {found.tuco:.4f} at position {found.position}"
+    set_title(figure, "Tokens that attention reads fine-tuning from", whole, legend)
+    return figure
 
 
 def _whole(found: Components) -> str:

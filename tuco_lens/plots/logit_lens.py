@@ -12,12 +12,12 @@ import plotly.graph_objects as go
 from jaxtyping import Float, Int
 
 from tuco_lens.plots.display import Figure
-from tuco_lens.plots.heatmap import add_band, colour_bar, largest, lay_out, map_height
+from tuco_lens.plots.heatmap import colour_bar, largest, lay_out, map_height
 from tuco_lens.plots.labels import plotly_text, token_label
 from tuco_lens.plots.lines import as_float32
 from tuco_lens.plots.statistic import set_title
 from tuco_lens.plots.template import SEQUENTIAL, Theme, look
-from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis
+from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis, add_band
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.logit_lens import LogitLens
