@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of, run_logits
+from tuco_lens.plots.labels import token_label
 from tuco_lens.prompts.spans import display_tokens
 
 if TYPE_CHECKING:
@@ -72,6 +73,12 @@ def contrast(
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     """Tokens by themselves, for display."""
     return tuple(text for token_id in ids for text in display_tokens(tokenizer, [token_id]))
+
+
+def question(answer: Sequence[str], against: Sequence[str]) -> str:
+    """What is asked, in words: "'a' over 'b'"."""
+    shown = (", ".join(token_label(text, 24) for text in side) for side in (answer, against))
+    return " over ".join(f"'{side}'" for side in shown if side)
 
 
 def _ids(pair: LoadedPair, asked: str | int | Sequence[str | int], name: str) -> tuple[int, ...]:

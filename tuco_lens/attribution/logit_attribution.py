@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.attribution.answers import Answer, contrast, token_texts
+from tuco_lens.attribution.answers import Answer, contrast, question, token_texts
 from tuco_lens.attribution.components import along, component_names, head_shares
 from tuco_lens.attribution.recording import Recording, record
 from tuco_lens.attribution.result import Attribution
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of, run_logits
 from tuco_lens.models.readout import Readout
-from tuco_lens.plots.labels import token_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,8 +79,7 @@ class LogitAttribution(Attribution):
     @property
     def question(self) -> str:
         """What `logit` is of: "'a' over 'b'"."""
-        answer, against = (", ".join(token_label(text, 24) for text in side) for side in (self.answer, self.against))
-        return f"'{answer}' over '{against}'" if self.against else f"'{answer}'"
+        return question(self.answer, self.against)
 
     def summary(self) -> str:
         """The logit, what of it comes from fine-tuning, and the blocks that write most of it."""

@@ -19,6 +19,7 @@ from tuco_lens.prompts.prompt import PromptLike
 if TYPE_CHECKING:
     from tuco_lens.attribution.answers import Answer
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.integrated_gradients import IntegratedGradients, Metric, Steps
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.logit_lens import LensKind, LogitLens
     from tuco_lens.attribution.sources import Sources
@@ -176,3 +177,44 @@ class AttributedPair(LoadedPair):
 
         made = self.prompt(prompt, chat=chat, system=system, **template)
         return logit_lens(self, made, of, k, positions)
+
+    def integrated_gradients(
+        self,
+        prompt: PromptLike,
+        *,
+        answer: Answer = None,
+        against: Answer = None,
+        metric: Metric | None = None,
+        steps: Steps = "auto",
+        chat: bool = False,
+        system: str | None = None,
+        position: int = -1,
+        batch_size: int = 16,
+        **template: Unpack[TemplateOptions],
+    ) -> IntegratedGradients:
+        """Why the answer changed: which layer and token's FTC made the difference between α = 0 and α = 1.
+
+        The integrals of ∂m/∂α_{l,t} along the line from α = 0 to α = 1 add up to m(1) − m(0); what the sum is off is
+        told with the result (`gap`; large where a router chooses other experts on the way, since m jumps there). By
+        default m is the logit of what the tuned model says less that of what the base says.
+
+        Args:
+            prompt: see `prompt`.
+            answer: as in `logit_attribution`.
+            against: as in `logit_attribution`.
+            metric: instead of an answer, a differentiable function of the logits, [row, pos, d_vocab] → [row].
+            steps: number of Gauss–Legendre nodes; "auto" takes from 8 to 128, until the sum is within 1e-3 of the
+                change.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            position: the token whose next token is told; negative ones count from the end.
+            batch_size: nodes per batch at most; halved and retried when memory runs out.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: for an invalid prompt, token, position or metric, and while a scaling is on.
+        """
+        from tuco_lens.attribution.integrated_gradients import GradientOptions, integrated_gradients
+
+        options = GradientOptions(answer, against, metric, position, steps, batch_size)
+        return integrated_gradients(self, self.prompt(prompt, chat=chat, system=system, **template), options)

@@ -25,6 +25,7 @@ from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis, add_band
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.integrated_gradients import IntegratedGradients
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.sources import Sources
 
@@ -86,6 +87,17 @@ def logits_figure(found: LogitAttribution, theme: Theme = "light") -> go.Figure:
 
 def sources_figure(found: Sources, theme: Theme = "light") -> go.Figure:
     """Draws the shares of attention by layer and by the token that is read from."""
+    whole = f"attention adds {found.attention.sum():+.4f} to TuCo {found.tuco:.4f} at position {found.position}"
+    return _token_map(found, "Tokens that attention reads fine-tuning from", whole, "share of TuCo", theme)
+
+
+def gradients_figure(found: IntegratedGradients, theme: Theme = "light") -> go.Figure:
+    """Draws what FTC at each layer and token adds to the change of a metric."""
+    change = f"{plotly_text(found.metric)}: {found.at_0:.3f} at α = 0, {found.at_1:.3f} at α = 1"
+    return _token_map(found, f"What changed the answer by {found.change:+.3f}", change, "part of the change", theme)
+
+
+def _token_map(found: Sources | IntegratedGradients, title: str, note: str, unit: str, theme: Theme) -> go.Figure:
     colours, z = look(theme), np.asarray(found.values, dtype=np.float32)
     n_layers, n_columns = z.shape
     axis = TokenAxis(found.tokens, tuple(map(str, range(n_columns))), None, found.roles)
@@ -95,19 +107,18 @@ def sources_figure(found: Sources, theme: Theme = "light") -> go.Figure:
             z=z,
             x=axis.names,
             y=as_float32(range(n_layers)),
-            hovertemplate=f"read from {HOVER_NAME}<br>layer %{{y}}<br>share of TuCo %{{z:+.5f}}<extra></extra>",
+            hovertemplate=f"{HOVER_NAME}<br>layer %{{y}}<br>{unit} %{{z:+.5f}}<extra></extra>",
             hoverongaps=False,
             zmin=-limit,
             zmax=limit,
             colorscale=colours.diverging,
-            colorbar=colour_bar("share of TuCo"),
+            colorbar=colour_bar(unit),
         )
     )
     height = map_height(n_layers)
     lay_out(figure, axis, colours, rows=(0, n_layers), height=height)
     legend = add_band(figure, axis, colours, height)
-    whole = f"attention adds {found.attention.sum():+.4f} to TuCo {found.tuco:.4f} at position {found.position}"
-    set_title(figure, "Tokens that attention reads fine-tuning from", whole, legend)
+    set_title(figure, title, note, legend)
     return figure
 
 
