@@ -19,6 +19,7 @@ from tests.oracle import PartsResult, layers_of, parts_oracle
 from tests.pairs import byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import ModelPair
 from tuco_lens.attribution.components import Components
+from tuco_lens.attribution.overview import weight_changes
 from tuco_lens.attribution.recording import record
 from tuco_lens.errors import InputError
 
@@ -190,8 +191,9 @@ def test_l2_shares_add_up_to_tuco_in_l2(backend: str) -> None:
     found = pair.components("one two", norm="l2", position=3)
     tuco = pair.measure([pair.prompt("one two").token_ids[:4]], norm="l2", progress=False)[0].tuco
     assert found.values.sum() == pytest.approx(tuco, rel=1e-5)
-    _, cache = pair.run_with_cache("one two")
-    assert np.hypot(*found.norms.T).sum() >= sum(cache["ftc", layer][3].norm() for layer in range(3)) / 2
+    parts = record(pair, pair.prompt("one two"), 3).blocks
+    wanted = [[float(block.change[name].square().sum()) ** 0.5 for name in ("attention", "mlp")] for block in parts]
+    assert found.norms == pytest.approx(np.array(wanted), rel=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -301,6 +303,27 @@ def test_the_only_changed_module_is_all_of_ftc(backend: str, tmp_path: Path) -> 
     assert found.module_shares[1, 0] == pytest.approx(found.values[1].sum(), rel=1e-4)
     assert found.values[1].sum() == pytest.approx(found.tuco, rel=1e-4)
     assert "adapter" not in found.summary()
+
+
+@pytest.mark.parametrize(("name", "backend"), CASES)
+def test_every_changed_matrix_is_left_out_once_and_none_that_does_nothing(name: str, backend: str) -> None:
+    pair = to_pair(*make_pair(name), backend)
+    found = pair.components(PROMPT, modules=True)
+    assert set(found.modules) == set(weight_changes(pair).matrices)
+    assert found.module_shares is not None
+    assert not np.isnan(found.module_shares).any()
+    assert (np.abs(found.module_shares) > 0).all(axis=0).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_attention_that_a_hook_ablates_behind_a_post_norm_has_heads_of_nothing(backend: str) -> None:
+    pair = to_pair(*make_pair("gemma2"), backend)
+    hooks = [block.attn.hook_z.register_forward_hook(lambda _m, _a, z: z * 0) for block in pair.tuned.blocks]
+    found = pair.components(PROMPT, heads=True)
+    for hook in hooks:
+        hook.remove()
+    assert found.heads is not None
+    assert found.heads.sum(axis=1) == pytest.approx(found.values[:, 0], rel=1e-4)
 
 
 def test_the_result_is_a_table_a_file_and_three_figures(tmp_path: Path) -> None:

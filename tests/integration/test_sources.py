@@ -1,4 +1,4 @@
-"""Shares of TuCo by the token that attention reads from: they add up, as the attention of plain transformers does."""
+"""Shares of TuCo by the token that attention reads from: they add up, and are plain attention's."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tuco_lens.attribution.answers import Answer, contrast, question, token_texts
 from tuco_lens.attribution.components import along, component_names, head_shares
-from tuco_lens.attribution.recording import Recording, record
+from tuco_lens.attribution.recording import Recording, record, tolerance
 from tuco_lens.attribution.result import Attribution
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of, run_logits
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from tuco_lens.attribution.methods import AttributedPair
     from tuco_lens.plots.template import Theme
     from tuco_lens.prompts.prompt import Prompt
-
-TOLERANCE: Final = 1e-4
-"""Of the range of the logits, at float32: a larger gap means that they are made in a way that is not known here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +138,7 @@ def logit_attribution(
         for block in found.blocks
     ]
     sides = [head_shares(pair, found, direction, side) for side in (0, 1)] if heads else [None, None]
-    outside = _outside(found, readout, at, weights, direction)
+    outside = _outside(pair, found, readout, at, weights, direction)
     total = float(np.sum(values)) + sum(outside.values())
     _require_logits(pair, readout, readout.logits(found.end[None], at)[0] + sum(readout.bias_logits(at)), logits)
     return LogitAttribution(
@@ -163,19 +160,20 @@ def logit_attribution(
     )
 
 
-def _outside(found: Recording, readout: Readout, at: Any, weights: Tensor, direction: Tensor) -> dict[str, float]:
+def _outside(
+    pair: AttributedPair, found: Recording, readout: Readout, at: Any, weights: Tensor, direction: Tensor
+) -> dict[str, float]:
     norm, unembedding = (float(bias.double().cpu() @ weights) for bias in readout.bias_logits(at))
     parts = {"embedding": along(found.start, direction), "norm bias": norm, "unembedding bias": unembedding}
     between = (found.end.double() - found.start - found.ptc_sum - found.ftc_sum).to(found.end.dtype)
-    if float(between.abs().sum()) > TOLERANCE * float(found.end.abs().sum()):
+    if float(between.abs().sum()) > tolerance(pair.dtype) * float(found.end.abs().sum()):
         parts["hooks"] = along(between, direction)
     return parts
 
 
 def _require_logits(pair: AttributedPair, readout: Readout, made: Tensor, real: Tensor) -> None:
-    eps = torch.finfo(getattr(torch, pair.dtype)).eps / torch.finfo(torch.float32).eps
     gap = float((readout.capped(made) - real).abs().max()) / (float(real.max() - real.min()) or 1.0)
-    if not gap <= TOLERANCE * max(1.0, eps):
+    if not gap <= tolerance(pair.dtype):
         why = f"final norm and unembedding of the stream are off the model's logits by {gap:.2g} of their range"
         raise InputError(
             "no logits of parts", why, "take off hooks and scalings behind the last block, if there are any"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tuco_lens.attribution.overview import adapted_modules, ordered, weight_place
+from tuco_lens.attribution.overview import adapted_modules, is_twin, ordered, weight_place
 from tuco_lens.errors import InputError
 from tuco_lens.steering.weights import own_module, plain_name
 
@@ -36,15 +36,22 @@ class ChangedModules:
         adapted = dict(adapted_modules(tuned))
         base = {plain_name(name): weight for name, weight in own_module(pair.base).named_parameters()}
         named = dict(tuned.named_parameters())
+        plain = {plain_name(name): weight for name, weight in named.items()}
         for name, weight in named.items():
             theirs = base.get(plain_name(name))
             within = any(name.startswith(f"{path}.") for path in adapted)
-            if within or theirs is None or theirs.shape != weight.shape or _equal(theirs, weight):
+            if (
+                within
+                or is_twin(plain_name(name), plain)
+                or theirs is None
+                or theirs.shape != weight.shape
+                or _equal(theirs, weight)
+            ):
                 continue
-            self._add(self._weights, plain_name(name), weight, named, (weight, theirs.data))
+            self._add(self._weights, plain_name(name), weight, plain, (weight, theirs.data))
         for path, module in adapted.items():
             weight = module.get_base_layer().weight
-            self._add(self._adapted, plain_name(f"{path}.weight"), weight, named, module)
+            self._add(self._adapted, plain_name(f"{path}.weight"), weight, plain, module)
         places = {*self._weights, *self._adapted}
         if not places:
             raise InputError(

@@ -167,7 +167,7 @@ def weight_changes(pair: ModelPair) -> WeightChanges:
     inside: dict[tuple[int, str], _Pool] = {}
     outside: dict[str, _Pool] = {}
     for name, weight in tuned.items():
-        if name not in base or _is_twin(name, tuned):
+        if name not in base or is_twin(name, tuned):
             continue
         layer, column = weight_place(name, weight, tuned)
         if layer is not None:
@@ -245,7 +245,7 @@ def weight_place(name: str, weight: Tensor, names: Mapping[str, Any]) -> tuple[i
     return layer, _NAMES.get(pair) or _NAMES.get(last) or ".".join(within[-2:])
 
 
-def _is_twin(name: str, names: Mapping[str, Any]) -> bool:
+def is_twin(name: str, names: Mapping[str, Any]) -> bool:
     """Whether this is a joint projection whose parts are there too."""
     parts = _PARTS.get(name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2], ())
     return bool(parts) and all(f"{_parent(name)}.{part}.weight" in names for part in parts)

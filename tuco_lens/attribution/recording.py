@@ -162,6 +162,11 @@ class Recording(Brief):
         return ptc, ftc
 
 
+def tolerance(dtype: str) -> float:
+    """`TOLERANCE`, scaled up with the rounding of narrower dtypes."""
+    return TOLERANCE * max(1.0, torch.finfo(getattr(torch, dtype)).eps / torch.finfo(torch.float32).eps)
+
+
 def one_position(position: int, n_tokens: int) -> int:
     """A position counted from 0; `InputError` if the prompt has no such one."""
     if not -n_tokens <= position < n_tokens:
@@ -237,7 +242,7 @@ class _Recorder:
         units = self._units(step.layer, before)
         readings = self._readings(step.layer, units)
         with base.attention_of(tuned):
-            stream_of(step.run_base(step.resid_pre))
+            step.run_base(step.resid_pre)
         alpha = self._alpha(step.layer)
         passed_on = alpha * (base.added(self.position)["mlp"] - before["mlp"])
         change = {part: alpha * (after[part] - before[part]) for part in PARTS}
@@ -281,7 +286,7 @@ class _Recorder:
     def _require_units(self, layer: int, part: Part, units: Units, whole: Tensor) -> None:
         added = units.map.apply(units.values, units.frozen) + units.map.bias_added(units.frozen)
         rest = float((whole - _wide(added[0])).abs().sum()) / (float(whole.abs().sum()) or 1.0)
-        if not rest <= self._tolerance and not _has_hooks(blocks(self.pair.base)[layer]):
+        if not rest <= tolerance(self.pair.dtype) and not _has_hooks(blocks(self.pair.base)[layer]):
             what = "heads" if part == "attention" else "neurons"
             why = f"those of block {layer} do not add up to its {part}: {rest:.2g} of it is left"
             raise InputError(f"no {what} on this architecture", why, f"leave out {what}=")
@@ -294,20 +299,15 @@ class _Recorder:
             z = units["attention", side].values[0].double()
             found[side] = reading = reading.scaled_to(z)
             rest = float((reading.z - z).abs().sum()) / (float(z.abs().sum()) or 1.0)
-            if not rest <= self._tolerance:
+            if not rest <= tolerance(self.pair.dtype):
                 why = f"pattern times values is off what the heads of block {layer} put out by {rest:.2g} of it"
                 raise InputError("no source tokens", why, "take off hooks on hook_z, if there are any")
         return found
 
-    @property
-    def _tolerance(self) -> float:
-        eps = torch.finfo(getattr(torch, self.pair.dtype)).eps / torch.finfo(torch.float32).eps
-        return TOLERANCE * max(1.0, eps)
-
     def _require_whole(self, layer: int, ptc: Tensor, parts: dict[str, Tensor]) -> None:
         rest = float((ptc - sum(parts.values())).abs().sum())
         size = float(sum(part.abs().sum() for part in parts.values()))
-        if not rest <= self._tolerance * size and not _has_hooks(blocks(self.pair.base)[layer]):
+        if not rest <= tolerance(self.pair.dtype) * size and not _has_hooks(blocks(self.pair.base)[layer]):
             why = f"attention and MLP of block {layer} do not add up to it: {rest / (size or 1):.2g} of it is left"
             raise InputError("no components on this architecture", why, "use run_with_cache, which takes blocks whole")
 

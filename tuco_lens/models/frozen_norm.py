@@ -60,8 +60,10 @@ def frozen_norm(norm: Callable[[Tensor], Tensor] | None, vectors: Float[Tensor, 
     wide = vectors.double()
     scaled = (wide - wide.mean(dim=-1, keepdim=True) if is_centred else wide) * weight
     out = norm(vectors).double() - bias
-    ratio = (scaled * out).sum(-1, keepdim=True) / (scaled * scaled).sum(-1, keepdim=True)
+    size = (scaled * scaled).sum(-1, keepdim=True)
+    # Of a zero vector, as of heads that a hook ablates, any scale is right.
+    ratio = torch.where(size > 0, (scaled * out).sum(-1, keepdim=True) / torch.where(size > 0, size, 1), 1)
     eps = torch.finfo(vectors.dtype).eps
     if not (scaled * ratio - out).abs().sum() <= max(1e-4, 8 * eps) * out.abs().sum():
-        raise InputError("no logits of parts", "the norm does more than centre, scale and shift", "use run_with_cache")
+        raise InputError("a norm cannot be split", "it does more than centre, scale and shift", "use run_with_cache")
     return FrozenNorm(weight * ratio, is_centred, bias)

@@ -98,7 +98,7 @@ class UnitMap(Brief):
         norm: the norm behind it, or None.
     """
 
-    linear: Callable[[Float[Tensor, "row unit"]], Float[Tensor, "row d_model"]]
+    linear: _Matrix | _Module
     bias: Float[Tensor, " d_model"]
     norm: Callable[[Tensor], Tensor] | None
 
@@ -120,13 +120,10 @@ class UnitMap(Brief):
         wanted = direction if frozen is None else frozen.pull(direction.double())
         with torch.enable_grad():
             # The map is linear, so its gradient at 0 is the map, whatever carries the weights (adapters, Conv1D, …).
-            units = torch.zeros(len(wanted), self._n_units(), dtype=self.bias.dtype, device=self.bias.device)
+            units = torch.zeros(len(wanted), self.linear.n_units, dtype=self.bias.dtype, device=self.bias.device)
             units.requires_grad_()
             along = (self.linear(units) * wanted.to(self.bias.dtype)).sum()
             return torch.autograd.grad(along, units)[0].detach()
-
-    def _n_units(self) -> int:
-        return getattr(self.linear, "n_units")  # noqa: B009 - set by `unit_map`
 
 
 def unit_map(model: Any, layer: int, part: Part) -> UnitMap:
@@ -140,7 +137,7 @@ def unit_map(model: Any, layer: int, part: Part) -> UnitMap:
     owner = getattr(block, module, None)
     bridged = getattr(owner, out, None)
     if bridged is not None:
-        linear: Any = _Module(bridged.original_component)
+        linear = _Module(bridged.original_component)
         added = linear.bias
     elif getattr(owner, weight, None) is not None:
         linear = _Matrix(getattr(owner, weight))
