@@ -37,16 +37,16 @@ def main() -> None:
             }
             for name, method in methods.items():
                 bar = f"  (bar {BAR})" if name == "components" else ""
-                ratio = ratio_to_measure(method, lambda pair=pair, ids=ids: pair.measure([ids], progress=False))
+                ratio = time_ratio(method, lambda pair=pair, ids=ids: pair.measure([ids], progress=False), ROUNDS)
                 print(f"{backend:7s} {n_tokens:4d} tokens  {name:20s} {ratio:6.2f} × measure{bar}")
 
 
-def ratio_to_measure(method: Callable[[], Any], measure: Callable[[], Any]) -> float:
+def time_ratio(method: Callable[[], Any], reference: Callable[[], Any], rounds: int) -> float:
     """Median over rounds, in each of which both run."""
     ratios: list[float] = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         times: list[float] = []
-        for call in (measure, method):
+        for call in (reference, method):
             start = time.perf_counter()
             call()
             times.append(time.perf_counter() - start)

@@ -1,49 +1,50 @@
 """Integrated gradients along α: which layer and token's FTC changed the answer between α = 0 and α = 1.
 
 With x_{l+1,t} = base + α_{l,t}·(tuned − base) and all α on the line from 0 to 1, the integrals of ∂m/∂α_{l,t} add up to
-m(1) − m(0) for any differentiable metric m of the logits (Sundararajan et al. 2017, with α for the input). The integral
-is by Gauss–Legendre nodes, all in one batch. `ModelPair.integrated_gradients` makes an `IntegratedGradients`.
+m(1) − m(0) for any differentiable metric m (Sundararajan et al. 2017, with α for the input). FTC is a sum, so each of
+them is split over components or heads in the same way. The integral is by Gauss–Legendre nodes, all in one batch.
+`ModelPair.integrated_gradients` makes an `IntegratedGradients`; metrics are in `metric.py`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tuco_lens.attribution.answers import Answer, contrast, question, token_texts
-from tuco_lens.attribution.recording import one_position
+from tuco_lens.attribution.metric import Asked, Question, asked
+from tuco_lens.attribution.mixing import mixed
+from tuco_lens.attribution.pieces import PieceTaps
+from tuco_lens.attribution.recording import record
 from tuco_lens.attribution.result import Attribution
-from tuco_lens.engine.fast_path import fast_path
-from tuco_lens.engine.lockstep import BlockWatch, SharedStates
 from tuco_lens.engine.memory import FittingBatches
-from tuco_lens.engine.own_positions import OwnPositions
-from tuco_lens.engine.use import using
 from tuco_lens.errors import InputError
-from tuco_lens.models.backends import blocks, device_of, run_logits
+from tuco_lens.models.backends import device_of
 from tuco_lens.plots.labels import token_label
+from tuco_lens.steering.alpha import Positions, finite_alpha, layer_index, position_filter
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
     from tuco_lens.attribution.methods import AttributedPair
+    from tuco_lens.engine.lockstep import Stream
     from tuco_lens.plots.template import Theme
     from tuco_lens.prompts.prompt import Prompt
 
-Metric = Callable[[Float[Tensor, "row pos d_vocab"]], Float[Tensor, " row"]]
-"""A differentiable function of the logits of every row, such as lambda logits: logits[:, -1, 7]."""
 Steps = int | Literal["auto"]
+Split = Literal["component", "head"] | None
 GAP: Final = 1e-3
 """Of the change: "auto" takes more nodes until the sum is as near as this."""
 _NODES: Final = (8, 16, 32, 64, 128)
+_ROUNDING: Final = 1e-6
+"""A part below this of all parts is rounding, and is not shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +53,16 @@ class IntegratedGradients(Attribution):
 
     values: Float[np.ndarray, "layer token"] = field(repr=False)
     """What each adds to the change; they add up to it but for `gap`."""
+    split: Float[np.ndarray, "layer token part"] | None = field(repr=False)
+    """The same by component or head, where asked for; they add up to `values`."""
+    parts: tuple[str, ...]
+    """Names of those: "attention", or the heads' numbers and "bias"; "mlp" or "experts"; empty if not asked for."""
     at_0: float
-    """The metric at α = 0: the base model's blocks on the tuned embedding and unembedding."""
+    """The metric at the beginning: with α = 0, the base model's blocks on the tuned embedding and unembedding."""
     at_1: float
-    """The metric of the tuned model itself."""
+    """The metric at the end: with α = 1, of the tuned model itself."""
+    alpha: float
+    """α at the end of the line."""
     nodes: int
     """Number of Gauss–Legendre nodes."""
     metric: str
@@ -73,7 +80,7 @@ class IntegratedGradients(Attribution):
 
     @property
     def change(self) -> float:
-        """metric(1) − metric(0)."""
+        """What the metric changed by along the line: metric(1) − metric(0)."""
         return self.at_1 - self.at_0
 
     @property
@@ -86,25 +93,44 @@ class IntegratedGradients(Attribution):
 
     def summary(self) -> str:
         """The change, the error of the sum, and the layers and tokens that made most of it."""
-        begin = f"{self.metric}: {self.at_0:.3f} at α = 0, {self.at_1:.3f} at α = 1, a change of {self.change:+.3f}"
+        ends = f"{self.at_0:.3f} at α = 0, {self.at_1:.3f} at α = {self.alpha:g}"
+        begin = f"{self.metric}: {ends}, a change of {self.change:+.3f}"
         sizes = self.values.sum(axis=0)
         tokens = ", ".join(
             f"{token_label(self.tokens[i], 24)} at {i} ({sizes[i]:+.3f})" for i in np.argsort(-np.abs(sizes))[:3]
         )
         by_layer = self.values.sum(axis=1)
         layers = ", ".join(f"{i} ({by_layer[i]:+.3f})" for i in np.argsort(-np.abs(by_layer))[:3])
-        return f"{begin} (sum off by {self.gap:+.2g} with {self.nodes} nodes). Tokens: {tokens}. Layers: {layers}."
+        found = f"{begin} (sum off by {self.gap:+.2g} with {self.nodes} nodes). Tokens: {tokens}. Layers: {layers}."
+        return found if self.split is None else f"{found} {self._parts()}"
+
+    def _parts(self) -> str:
+        assert self.split is not None
+        cells = self.split.sum(axis=1)  # [layer, part]
+        order = np.argsort(-np.abs(cells), axis=None)[:3]
+        largest = ", ".join(
+            f"{self.part_name(column)} of layer {layer} ({cells[layer, column]:+.3f})"
+            for layer, column in zip(*np.unravel_index(order, cells.shape), strict=True)
+        )
+        return f"Parts: {largest}."
+
+    def part_name(self, column: int) -> str:
+        """A part's name among words: "mlp", "head 3"."""
+        name = self.parts[column]
+        return f"head {name}" if name.isdigit() else "head bias" if name == "bias" else name
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per layer and token: layer, position, token, role, value."""
+        """A row per layer and token, and per part if split: layer, position, token, role, part, value."""
         import pandas as pd
 
-        return pd.DataFrame(list(self._rows()), columns=["layer", "position", "token", "role", "value"])
+        return pd.DataFrame(list(self._rows()), columns=["layer", "position", "token", "role", "part", "value"])
 
-    def _rows(self) -> Iterator[tuple[int, int, str, str, float]]:
-        for layer, row in enumerate(self.values):
-            for position, value in enumerate(row):
-                yield layer, position, self.tokens[position], self.roles[position], float(value)
+    def _rows(self) -> Iterator[tuple[int, int, str, str, str, float]]:
+        cells, parts = (self.values[..., None], ("FTC",)) if self.split is None else (self.split, self.parts)
+        for layer, rows in enumerate(cells):
+            for position, row in enumerate(rows):
+                for part, value in zip(parts, row, strict=True):
+                    yield layer, position, self.tokens[position], self.roles[position], part, float(value)
 
     def figure(self, theme: Theme = "light") -> go.Figure:
         """Draws the values by layer and token."""
@@ -112,52 +138,63 @@ class IntegratedGradients(Attribution):
 
         return gradients_figure(self, theme)
 
+    def parts_figure(self, theme: Theme = "light") -> go.Figure:
+        """Draws the values by layer and component or head, of all tokens together; `InputError` if not split."""
+        from tuco_lens.plots.attribution import gradient_parts_figure
+
+        return gradient_parts_figure(self, theme)
+
 
 @dataclass(frozen=True)
 class GradientOptions:
-    """What is asked, and how finely."""
+    """How finely the change is split, and along which line."""
 
-    answer: Answer = None
-    against: Answer = None
-    metric: Metric | None = None
-    position: int = -1
     steps: Steps = "auto"
+    over: Split = None
+    alpha: float = 1.0
+    layers: Sequence[int] | None = None
+    positions: Positions = None
     batch_size: int = 16
 
     def __post_init__(self) -> None:
         if self.steps != "auto" and not (isinstance(self.steps, int) and self.steps >= 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(f"steps is {self.steps!r}", "it is no number of nodes", "give a number above 0, or 'auto'")
-        if self.metric is not None and (self.answer is not None or self.against is not None):
-            raise InputError("two questions", "a metric and an answer are given", "give one of them")
+        if self.over not in (None, "component", "head"):
+            raise InputError(f"over {self.over!r}", "there are 'component' and 'head'", "name one, or leave it out")
+        finite_alpha(self.alpha)
 
 
-def integrated_gradients(pair: AttributedPair, prompt: Prompt, options: GradientOptions) -> IntegratedGradients:
+def integrated_gradients(
+    pair: AttributedPair, prompt: Prompt, what: Question, options: GradientOptions
+) -> IntegratedGradients:
     """The attribution on one prompt; see `ModelPair.integrated_gradients`.
 
     Raises:
-        InputError: for an answer, position, metric or number of steps that cannot be, or while a scaling is on.
+        InputError: for a question or an option that cannot be, or while a scaling is on.
     """
     if pair.active_scalings:
-        raise InputError("a scaling is on", "the gradients go from α = 0 to α = 1 themselves", "close it first")
-    position = one_position(options.position, prompt.n_tokens)
-    ids = torch.tensor([prompt.token_ids], device=device_of(pair.tuned))
-    with using(pair.base, pair.tuned), torch.no_grad():
-        logits = run_logits(pair.tuned, ids)
-        metric, words = _metric(pair, prompt, options, position, logits)
-        at_1 = float(_measured(metric, logits)[0])
-    run = _Gradients(pair, ids, metric, options.batch_size)
-    at_0 = run.at_0()
+        raise InputError("a scaling is on", "the gradients go along α themselves", "close it, or give alpha=")
+    if options.over is not None:  # refuses architectures whose parts do not add up
+        record(pair, prompt, what.position, ("attention",) if options.over == "head" else ())
+    question = asked(pair, prompt, what)
+    prompt = question.prompt
+    run = _Gradients(pair, question, options)
+    at_0, at_1 = run.at(0.0), run.at(1.0)
     for nodes in _NODES if options.steps == "auto" else [options.steps]:
         values = run.integral(nodes)
         if abs(float(values.sum()) - (at_1 - at_0)) <= GAP * abs(at_1 - at_0):
             break
+    kept = _beyond_rounding(values)  # pyright: ignore[reportPossiblyUnboundVariable] - there is at least one number of nodes
     return IntegratedGradients(
-        values=values,  # pyright: ignore[reportPossiblyUnboundVariable] - there is at least one number of nodes
+        values=values.sum(axis=-1),  # pyright: ignore[reportPossiblyUnboundVariable]
+        split=values[..., kept] if options.over else None,  # pyright: ignore[reportPossiblyUnboundVariable]
+        parts=tuple(run.columns[column] for column in kept) if options.over else (),
         at_0=at_0,
         at_1=at_1,
+        alpha=float(options.alpha),
         nodes=nodes,  # pyright: ignore[reportPossiblyUnboundVariable]
-        metric=words,
-        position=position,
+        metric=question.words,
+        position=question.position,
         tokens=prompt.tokens,
         roles=prompt.roles,
         base=pair.base_name,
@@ -165,95 +202,75 @@ def integrated_gradients(pair: AttributedPair, prompt: Prompt, options: Gradient
     )
 
 
-def _metric(
-    pair: AttributedPair, prompt: Prompt, options: GradientOptions, position: int, logits: Tensor
-) -> tuple[Metric, str]:
-    if options.metric is not None:
-        return options.metric, "metric"
-    asked = contrast(pair, options.answer, options.against, logits[0, position].float(), prompt, position)
-    weights = asked.weights(logits.shape[-1])
-
-    def difference(logits: Tensor) -> Tensor:
-        return logits[:, position].double() @ weights.to(logits.device)
-
-    sides = (token_texts(pair.tokenizer, side) for side in (asked.answer, asked.against))
-    return difference, question(*sides)
-
-
-def _measured(metric: Metric, logits: Tensor) -> Float[Tensor, " row"]:
-    """What the metric says of every row; `InputError` if that is not a finite number each."""
-    found: Any = metric(logits)
-    if not (isinstance(found, Tensor) and found.shape == logits.shape[:1] and found.is_floating_point()):
-        what = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        why = f"it gives {what} for {len(logits)} rows"
-        raise InputError("not a metric", why, "return one floating-point number per row, as logits[:, -1, 7] does")
-    if not math.isfinite(float(found.detach().sum())):
-        raise InputError("not a metric", "it gives values that are not finite", "return finite numbers")
-    return found
+def _beyond_rounding(values: Float[np.ndarray, "layer token part"]) -> list[int]:
+    """The parts that some block has."""
+    sizes = np.abs(values).sum(axis=(0, 1))
+    return [column for column, size in enumerate(sizes) if size > _ROUNDING * sizes.sum()]
 
 
 class _Gradients:
-    """The passes at nodes between α = 0 and α = 1, many rows in a batch."""
+    """The passes at nodes along the line, many rows in a batch."""
 
-    def __init__(self, pair: AttributedPair, ids: Tensor, metric: Metric, batch_size: int) -> None:
-        self.pair, self.ids, self.metric = pair, ids, metric
-        self.fitting = FittingBatches(batch_size, "node")
+    def __init__(self, pair: AttributedPair, question: Asked, options: GradientOptions) -> None:
+        self.pair, self.question = pair, question
+        self.over: Split = options.over
+        self.fitting = FittingBatches(options.batch_size, "node")
+        self.columns: tuple[str, ...] = ()
+        self.moves = self._moving(options)
+        self.end = float(options.alpha)
 
-    def at_0(self) -> float:
-        """The metric with every α at 0."""
-        with torch.no_grad(), _mixed(self.pair, self._alphas(np.zeros(1))):
-            return float(_measured(self.metric, run_logits(self.pair.tuned, self.ids))[0])
+    def _moving(self, options: GradientOptions) -> Float[Tensor, "layer token"]:
+        """1 where α goes along the line, 0 where it stays 1."""
+        n_tokens, n_layers = self.question.prompt.n_tokens, self.pair.n_layers
+        chosen = position_filter(options.positions, self.question.prompt.roles)
+        tokens = torch.tensor(chosen.selects(0, n_tokens, n_tokens))
+        layers = torch.zeros(n_layers, dtype=torch.bool)
+        listed = range(n_layers) if options.layers is None else options.layers
+        layers[[layer_index(layer, n_layers) for layer in listed]] = True
+        wide = torch.float64 if self.pair.dtype == "float64" else torch.float32
+        return (layers[:, None] & tokens).to(device=device_of(self.pair.tuned), dtype=wide)
 
-    def integral(self, nodes: int) -> Float[np.ndarray, "layer token"]:
-        """∫ ∂m/∂α_{l,t} dα over [0, 1], by Gauss–Legendre nodes."""
+    def at(self, point: float) -> float:
+        """The metric at a point of the line, from 0 to 1."""
+        with torch.no_grad(), mixed(self.pair, self._alphas(np.array([point]))):
+            return float(self.question.of_pass(self.pair)[0])
+
+    def integral(self, nodes: int) -> Float[np.ndarray, "layer token part"]:
+        """∫ ∂m/∂α_{l,t} dα over the line, by Gauss–Legendre nodes; without a split there is one part."""
         points, weights = np.polynomial.legendre.leggauss(nodes)
-        total = np.zeros((self.pair.n_layers, self.ids.shape[1]))
-        for rows, gradients in self.fitting.run(
-            [list(range(nodes))], lambda rows: self._of_nodes((points[rows] + 1) / 2)
-        ):
-            total += np.einsum("r,rlt->lt", weights[rows] / 2, gradients)
-        return total
+        found = self.fitting.run([list(range(nodes))], lambda rows: self._of_nodes((points[rows] + 1) / 2))
+        return sum(np.einsum("r,rltc->ltc", weights[rows] / 2, gradients) for rows, gradients in found)  # pyright: ignore[reportReturnType]
 
-    def _of_nodes(self, points: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row layer token"]:
-        alphas = self._alphas(points).requires_grad_()
-        with _mixed(self.pair, alphas), torch.enable_grad():
-            logits = run_logits(self.pair.tuned, self.ids.expand(len(points), -1))
-            found = _measured(self.metric, logits).sum()
-            if not found.requires_grad:
-                raise InputError("not a metric", "it cannot be differentiated", "compute it from the logits with torch")
-            return torch.autograd.grad(found, alphas)[0].double().cpu().numpy()
+    def _of_nodes(self, points: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row layer token part"]:
+        with ExitStack() as stack:
+            alphas = self._alphas(points).requires_grad_()
+            change, by = None, alphas
+            if self.over is not None:
+                change = _Probe(PieceTaps(self.pair, self.over, stack), alphas)
+                by, self.columns = change.weights, change.taps.columns
+            with mixed(self.pair, alphas, change), torch.enable_grad():
+                found = self.question.of_pass(self.pair, len(points)).sum()
+                if not found.requires_grad:
+                    why = "it cannot be differentiated"
+                    raise InputError("not a metric", why, "compute it with torch from what it is given")
+                gradients = torch.autograd.grad(found, by)[0].double()
+        return (gradients.reshape(*alphas.shape, -1) * self._slope()[..., None]).cpu().numpy()
+
+    def _slope(self) -> Float[Tensor, "layer token"]:
+        """dα/ds, s being the point of the line."""
+        return self.moves * self.end
 
     def _alphas(self, points: Float[np.ndarray, " row"]) -> Float[Tensor, "row layer token"]:
-        wide = torch.float64 if self.pair.dtype == "float64" else torch.float32
-        each = torch.tensor(points, dtype=wide, device=self.ids.device)
-        return each[:, None, None].repeat(1, self.pair.n_layers, self.ids.shape[1])
+        each = torch.tensor(points).to(self.moves)[:, None, None]
+        return torch.where(self.moves > 0, each * self.end, 1.0)
 
 
-@contextmanager
-def _mixed(pair: AttributedPair, alphas: Float[Tensor, "row layer token"]) -> Generator[None]:
-    """While open, the tuned model runs with an α of its own per row, layer and token; no weight takes gradients."""
-    base, tuned = pair.base, pair.tuned
-    with ExitStack() as stack:
-        stack.enter_context(using(base, tuned))
-        for model in (base, tuned):
-            for weight in model.parameters():
-                if weight.requires_grad:
-                    weight.requires_grad_(False)
-                    stack.callback(weight.requires_grad_, True)
-        own, shared = OwnPositions.where_needed(base, tuned, stack), SharedStates.where_needed(tuned)
-        for layer, (ours, theirs) in enumerate(zip(blocks(tuned), blocks(base), strict=True)):
-            watch = BlockWatch(layer, ours, theirs, mix=_Mix(alphas[:, layer, :, None]), own=own, shared=shared)
-            stack.callback(watch.close)
-        stack.enter_context(fast_path(base, tuned))
-        yield
+class _Probe:
+    """Adds every piece of FTC times a weight of 0: the gradient by the weight is the piece's part of that by α."""
 
+    def __init__(self, taps: PieceTaps, alphas: Float[Tensor, "row layer token"]) -> None:
+        self.taps = taps
+        self.weights = alphas.new_zeros(*alphas.shape, len(taps.columns), requires_grad=True)
 
-class _Mix:
-    """base + α·(tuned − base), in float32 or wider."""
-
-    def __init__(self, alphas: Float[Tensor, "row token 1"]) -> None:
-        self.alphas = alphas
-
-    def __call__(self, tuned: Tensor, base: Tensor) -> Tensor:
-        wide = self.alphas.dtype
-        return (base.to(wide) + self.alphas * (tuned.to(wide) - base.to(wide))).to(tuned.dtype)
+    def __call__(self, layer: int, stream: Stream, tuned: Stream, base: Stream) -> Stream:
+        return stream + self.taps.of_block(layer, tuned, base).added(self.weights[:, layer]).to(stream.dtype)

@@ -19,10 +19,14 @@ from tuco_lens.prompts.prompt import PromptLike
 if TYPE_CHECKING:
     from tuco_lens.attribution.answers import Answer
     from tuco_lens.attribution.components import Components
-    from tuco_lens.attribution.integrated_gradients import IntegratedGradients, Metric, Steps
+    from tuco_lens.attribution.integrated_gradients import IntegratedGradients, Split, Steps
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.logit_lens import LensKind, LogitLens
+    from tuco_lens.attribution.metric import Metric
+    from tuco_lens.attribution.patching import Patching, Way
+    from tuco_lens.attribution.pieces import Over
     from tuco_lens.attribution.sources import Sources
+    from tuco_lens.steering.alpha import Positions
     from tuco_lens.steering.scaling import Scaling
 
 
@@ -185,7 +189,11 @@ class AttributedPair(LoadedPair):
         answer: Answer = None,
         against: Answer = None,
         metric: Metric | None = None,
+        over: Split = None,
         steps: Steps = "auto",
+        alpha: float = 1.0,
+        layers: Sequence[int] | None = None,
+        positions: Positions = None,
         chat: bool = False,
         system: str | None = None,
         position: int = -1,
@@ -202,9 +210,15 @@ class AttributedPair(LoadedPair):
             prompt: see `prompt`.
             answer: as in `logit_attribution`.
             against: as in `logit_attribution`.
-            metric: instead of an answer, a differentiable function of the logits, [row, pos, d_vocab] → [row].
+            metric: instead of an answer, a differentiable function of the logits, [row, pos, d_vocab] → [row]; "kl", by
+                how far the next token's distribution is from the base model's; or a `Continuation`, `Direction` or
+                `OfStream` of `tuco_lens.attribution.metric`.
+            over: also split every value by "component" or by "head".
             steps: number of Gauss–Legendre nodes; "auto" takes from 8 to 128, until the sum is within 1e-3 of the
                 change.
+            alpha: the end of the line, which begins at 0.
+            layers: whose α goes along the line; all by default. Elsewhere α stays 1.
+            positions: likewise, as in `scaled`.
             chat: put plain text through the chat template, as one user message.
             system: a system message in front, for chats.
             position: the token whose next token is told; negative ones count from the end.
@@ -212,9 +226,68 @@ class AttributedPair(LoadedPair):
             **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
 
         Raises:
-            InputError: for an invalid prompt, token, position or metric, and while a scaling is on.
+            InputError: for an invalid prompt, token, layer, position or metric, and while a scaling is on.
         """
         from tuco_lens.attribution.integrated_gradients import GradientOptions, integrated_gradients
+        from tuco_lens.attribution.metric import Question
 
-        options = GradientOptions(answer, against, metric, position, steps, batch_size)
-        return integrated_gradients(self, self.prompt(prompt, chat=chat, system=system, **template), options)
+        what = Question(answer, against, metric, position)
+        options = GradientOptions(steps, over, alpha, layers, positions, batch_size)
+        return integrated_gradients(self, self.prompt(prompt, chat=chat, system=system, **template), what, options)
+
+    def patching(
+        self,
+        prompt: PromptLike,
+        metric: Metric | None = None,
+        *,
+        answer: Answer = None,
+        against: Answer = None,
+        over: Over = "layer",
+        way: Way = "out",
+        alpha: float = 0.0,
+        layers: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+        resume: Patching | None = None,
+        chat: bool = False,
+        system: str | None = None,
+        position: int = -1,
+        batch_size: int = 16,
+        progress: bool = True,
+        **template: Unpack[TemplateOptions],
+    ) -> Patching:
+        """What FTC causes: the change of an answer if it is taken out in one cell at a time, all behind it anew.
+
+        The effect is exact, other than gradients and additive shares, which the result has of the same cells. Effects
+        do not add up: what one cell does another may do in its place. Interrupted (Ctrl-C, or the stop button of a
+        notebook), it returns what it has; give that as `resume`.
+
+        Args:
+            prompt: see `prompt`.
+            metric: as in `integrated_gradients`; need not be differentiable, but has no gradients then.
+            answer: as in `logit_attribution`.
+            against: as in `logit_attribution`.
+            over: what a cell is: a "layer" (at all tokens), "layer_token", or a "component", "head" or "module"
+                (changed weight matrix) of a layer, at all tokens.
+            way: "out" takes FTC out of the tuned model in that cell; "in" puts it into that cell alone, where all else
+                is at `alpha`.
+            alpha: what is left of FTC where it is out.
+            layers: whose cells are patched; all by default.
+            positions: tokens whose cells are patched, over "layer_token"; all by default.
+            resume: a result of the same question, of whose cells none is patched again.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            position: the token whose next token is told; negative ones count from the end.
+            batch_size: cells per batch at most; halved and retried when memory runs out.
+            progress: show a bar, in a terminal or notebook.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: for an invalid prompt, token, layer, position or metric, for cells that the architecture does
+                not have, and while a scaling is on.
+        """
+        from tuco_lens.attribution.metric import Question
+        from tuco_lens.attribution.patching import PatchingOptions, patching
+
+        what = Question(answer, against, metric, position)
+        options = PatchingOptions(over, way, alpha, layers, positions, resume, batch_size, progress)
+        return patching(self, self.prompt(prompt, chat=chat, system=system, **template), what, options)

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from tuco_lens.attribution.taps import BlockTaps, wide
 from tuco_lens.brief import Brief
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.engine.metrics import Norm, vector_norms
 from tuco_lens.errors import InputError
-from tuco_lens.models.backends import blocks, device_of, run_blocks, stream_of
+from tuco_lens.models.backends import blocks, device_of, run_blocks
 from tuco_lens.models.frozen_norm import FrozenNorm
-from tuco_lens.models.parts import PARTS, Part, UnitMap, experts_of, part_point, reading_points, unit_map, unit_point
+from tuco_lens.models.parts import PARTS, Part, UnitMap, unit_map
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.methods import AttributedPair
@@ -226,7 +227,7 @@ class _Recorder:
         self.done: list[BlockParts] = []
         self.ends: list[Tensor] = []
         self.taps = {
-            side: [_BlockTaps(block, units, sources, stack) for block in blocks(model)]
+            side: [BlockTaps(block, units, sources, stack) for block in blocks(model)]
             for side, model in (("base", pair.base), ("tuned", pair.tuned))
         }
 
@@ -234,7 +235,7 @@ class _Recorder:
         base, tuned = self.taps["base"][step.layer], self.taps["tuned"][step.layer]
         before, after = base.added(self.position), tuned.added(self.position)
         pre, base_post, post = (
-            _wide(stream[0, self.position]) for stream in (step.resid_pre, step.base_post, step.tuned_post)
+            wide(stream[0, self.position]) for stream in (step.resid_pre, step.base_post, step.tuned_post)
         )
         self.ends = [*self.ends[:1], post] if step.layer else [pre, post]
         ptc, ftc = base_post - pre, post - base_post
@@ -258,11 +259,11 @@ class _Recorder:
         tuned.forget()
 
     def _modules(self, step: BlockStep) -> dict[str, Tensor]:
-        whole = _wide(step.tuned_post[0, self.position])
+        whole = wide(step.tuned_post[0, self.position])
         found: dict[str, Tensor] = {}
         for column in self.changed.of_layer(step.layer) if self.changed else ():
             with self.changed.without(step.layer, column):  # pyright: ignore[reportOptionalMemberAccess]
-                found[column] = whole - _wide(step.run_tuned(step.resid_pre)[0, self.position])
+                found[column] = whole - wide(step.run_tuned(step.resid_pre)[0, self.position])
         return found
 
     def _alpha(self, layer: int) -> float:
@@ -285,7 +286,7 @@ class _Recorder:
 
     def _require_units(self, layer: int, part: Part, units: Units, whole: Tensor) -> None:
         added = units.map.apply(units.values, units.frozen) + units.map.bias_added(units.frozen)
-        rest = float((whole - _wide(added[0])).abs().sum()) / (float(whole.abs().sum()) or 1.0)
+        rest = float((whole - wide(added[0])).abs().sum()) / (float(whole.abs().sum()) or 1.0)
         if not rest <= tolerance(self.pair.dtype) and not _has_hooks(blocks(self.pair.base)[layer]):
             what = "heads" if part == "attention" else "neurons"
             why = f"those of block {layer} do not add up to its {part}: {rest:.2g} of it is left"
@@ -294,7 +295,7 @@ class _Recorder:
     def _readings(self, layer: int, units: dict[tuple[Part, str], Units]) -> dict[str, Reading]:
         if not self.sources:
             return {}
-        found = {side: taps[layer].reading(self.position) for side, taps in self.taps.items()}
+        found = {side: Reading(*taps[layer].reading(self.position)) for side, taps in self.taps.items()}
         for side, reading in found.items():
             z = units["attention", side].values[0].double()
             found[side] = reading = reading.scaled_to(z)
@@ -324,70 +325,3 @@ def _split_experts(parts: dict[str, Tensor], base: Tensor | None, tuned: Tensor 
 def _has_hooks(block: Any) -> bool:
     """Whether a user has put hooks on a base block, which may change its output."""
     return any(len(getattr(point, "fwd_hooks", ())) for point in block.modules())
-
-
-class _BlockTaps:
-    """What the parts of one block of one model put out when it last ran."""
-
-    def __init__(self, block: Any, units: Sequence[Part], sources: bool, stack: ExitStack) -> None:
-        self.seen: dict[str, Tensor] = {}
-        self.instead: Tensor | None = None
-        for part in PARTS:
-            self._tap(part_point(block, part), part, stack)
-        experts = experts_of(block)
-        if experts is not None:
-            self._tap(experts, "experts", stack)
-        for part in units:
-            self._tap(unit_point(block, part), f"units of {part}", stack)
-        if sources:
-            for point, name in zip(reading_points(block), ("pattern", "v"), strict=True):
-                self._tap(point, name, stack)
-
-    def _tap(self, point: nn.Module, name: str, stack: ExitStack) -> None:
-        def keep(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:
-            if name == "attention" and self.instead is not None:
-                return self.instead.view_as(stream_of(output))
-            self.seen[name] = stream_of(output)
-            return None
-
-        stack.callback(point.register_forward_hook(keep).remove)
-
-    def added(self, position: int) -> dict[str, Tensor]:
-        """What each part added at the position, [d_model]."""
-        return {part: _wide(_of_token(self.seen[part], position)) for part in PARTS}
-
-    def experts(self, position: int) -> Float[Tensor, " d_model"] | None:
-        """What the routed experts add at the position; None if the block has none, or a norm behind them."""
-        return _wide(_of_token(self.seen["experts"], position)) if "experts" in self.seen else None
-
-    def reading(self, position: int) -> Reading:
-        """What the heads read at the position."""
-        pattern = self.seen["pattern"][0, :, position]  # [head, source]
-        n_sources = position + 1
-        values = self.seen["v"][0, :n_sources]  # [source, group, d_head], or flat
-        d_head = self.seen["units of attention"][0, 0].numel() // len(pattern)
-        return Reading(pattern[:, :n_sources].clone(), values.reshape(n_sources, -1, d_head).clone())
-
-    def unit_values(self, part: Part, position: int) -> Float[Tensor, "1 unit"]:
-        """The units at the position, flat."""
-        return _of_token(self.seen[f"units of {part}"], position).reshape(1, -1)
-
-    def attention_of(self, other: _BlockTaps) -> ExitStack:
-        """While open, this block's attention puts out what the other's did."""
-        stack = ExitStack()
-        self.instead = other.seen["attention"]
-        stack.callback(setattr, self, "instead", None)
-        return stack
-
-    def forget(self) -> None:
-        """Let go of the tensors."""
-        self.seen.clear()
-
-
-def _of_token(values: Tensor, position: int) -> Tensor:
-    """The values of one token; some modules see a batch as one sequence, without the first dimension."""
-    return values[position] if values.ndim == 2 else values[0, position]
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

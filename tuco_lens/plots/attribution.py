@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,10 +27,21 @@ if TYPE_CHECKING:
     from tuco_lens.attribution.components import Components
     from tuco_lens.attribution.integrated_gradients import IntegratedGradients
     from tuco_lens.attribution.logit_attribution import LogitAttribution
+    from tuco_lens.attribution.patching import Patching
     from tuco_lens.attribution.sources import Sources
 
 _FRAME: Final = 210  # px of titles and labels
 _MOST_LABELS: Final = 16
+_SUBTITLE: Final = 20  # px
+
+
+class _AtPosition(Protocol):
+    """A result about one token of a prompt."""
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def tokens(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -93,11 +104,112 @@ def sources_figure(found: Sources, theme: Theme = "light") -> go.Figure:
 
 def gradients_figure(found: IntegratedGradients, theme: Theme = "light") -> go.Figure:
     """Draws what FTC at each layer and token adds to the change of a metric."""
-    change = f"{plotly_text(found.metric)}: {found.at_0:.3f} at α = 0, {found.at_1:.3f} at α = 1"
-    return _token_map(found, f"What changed the answer by {found.change:+.3f}", change, "part of the change", theme)
+    title = f"What changed the answer by {found.change:+.3f}"
+    return _token_map(found, title, _change(found), "part of the change", theme)
 
 
-def _token_map(found: Sources | IntegratedGradients, title: str, note: str, unit: str, theme: Theme) -> go.Figure:
+def gradient_parts_figure(found: IntegratedGradients, theme: Theme = "light") -> go.Figure:
+    """Draws what each component or head adds to the change of a metric, all tokens together."""
+    if found.split is None:
+        raise InputError("no parts to draw", "they were not asked for", "call integrated_gradients with over='head'")
+    kind = "head" if "attention" not in found.parts else "component"
+    grid = _Grid(found.split.sum(axis=1), found.parts, kind, _change(found), "part of the change")
+    return _figure(found, grid, f"What changed the answer by {found.change:+.3f}", theme)
+
+
+def _change(found: IntegratedGradients) -> str:
+    return f"{plotly_text(found.metric)}: {found.at_0:.3f} at α = 0, {found.at_1:.3f} at α = {found.alpha:g}"
+
+
+def effects_figure(found: Patching, theme: Theme = "light") -> go.Figure:
+    """Draws the causal effect of every cell on a metric."""
+    title = f"What {'taking FTC out' if found.way == 'out' else 'FTC alone'} changes"
+    if found.over == "layer_token":
+        return _token_map(found, title, _patched(found), "effect", theme)
+    grid = _Grid(found.values, found.columns, _KINDS[found.over], _patched(found), "effect")
+    return _figure(found, grid, title, theme)
+
+
+def comparison_figure(found: Patching, theme: Theme = "light") -> go.Figure:
+    """Draws additive share, gradient and effect of the same cells; each map has a scale of its own."""
+    from plotly.subplots import make_subplots
+
+    tables = {"share": found.shares, "gradient": found.gradients, "effect": found.values}
+    shown = {name: table for name, table in tables.items() if table is not None}
+    colours, (n_layers, n_columns) = look(theme), found.values.shape
+    is_stacked = n_columns > _MOST_LABELS
+    titles = [f"{name} ±{_size(table):.2g}" for name, table in shown.items()]
+    rows, columns = (len(shown), 1) if is_stacked else (1, len(shown))
+    subplots = make_subplots(
+        rows,
+        columns,
+        shared_xaxes=True,
+        shared_yaxes=True,
+        subplot_titles=titles,
+        vertical_spacing=0.08,
+        horizontal_spacing=0.04,
+    )
+    figure: go.Figure = Figure(subplots)
+    names = [found.cell_name(layer, column) for layer in range(n_layers) for column in range(n_columns)]
+    told = np.array([plotly_text(readable(name, 60)) for name in names]).reshape(n_layers, n_columns)
+    for number, table in enumerate(shown.values()):
+        z, limit = np.asarray(table, dtype=np.float32), _size(table)
+        row, column = (number + 1, 1) if is_stacked else (1, number + 1)
+        figure.add_trace(
+            go.Heatmap(
+                z=z,
+                x=as_float32(range(n_columns)),
+                y=as_float32(range(n_layers)),
+                customdata=told,
+                hovertemplate="<b>%{customdata}</b><br>%{z:+.5f}<extra></extra>",
+                hoverongaps=False,
+                zmin=-limit,
+                zmax=limit,
+                colorscale=colours.diverging,
+                showscale=False,
+            ),
+            row,
+            column,
+        )
+    height = map_height(n_layers) * (len(shown) if is_stacked else 1) + _FRAME
+    figure.update_layout(template=colours.template, height=height, plot_bgcolor=colours.missing)
+    figure.update_yaxes(dtick=math.ceil(n_layers / 12), range=[-0.5, n_layers - 0.5])
+    figure.update_yaxes(title_text="layer", col=1)
+    figure.update_xaxes(**_ticks(found, n_columns))
+    title = f"Share, {'' if found.gradients is None else 'gradient, '}effect on {plotly_text(found.metric)}"
+    set_title(figure, title, f"rank correlation of the effect: {found.ranks}")
+    above: int = figure.layout.margin.t  # pyright: ignore
+    figure.update_layout(height=height + _SUBTITLE, margin={"t": above + _SUBTITLE})
+    figure.update_annotations(font_size=12)
+    return figure
+
+
+def _size(table: Float[np.ndarray, "layer column"]) -> float:
+    return largest(abs(np.asarray(table, dtype=np.float32)))
+
+
+def _ticks(found: Patching, n_columns: int) -> dict[str, Any]:
+    step = math.ceil(n_columns / (3 * _MOST_LABELS if found.over == "layer_token" else _MOST_LABELS))
+    shown = list(range(0, n_columns, step))
+    return {
+        "tickvals": shown,
+        "ticktext": [plotly_text(token_label(found.columns[column], 12)) for column in shown],
+        "tickangle": 0 if found.over in ("layer", "head") else -60,
+        "title": {"text": "head" if found.over == "head" else ""},
+    }
+
+
+_KINDS: Final = {"layer": "piece", "component": "component", "head": "head", "module": "matrix"}
+"""What a column is, for the axis and the hover text."""
+
+
+def _patched(found: Patching) -> str:
+    return f"{plotly_text(found.metric)}: {found.unpatched:.3f} unpatched, {found.all_patched:.3f} with all cells"
+
+
+def _token_map(
+    found: Sources | IntegratedGradients | Patching, title: str, note: str, unit: str, theme: Theme
+) -> go.Figure:
     colours, z = look(theme), np.asarray(found.values, dtype=np.float32)
     n_layers, n_columns = z.shape
     axis = TokenAxis(found.tokens, tuple(map(str, range(n_columns))), None, found.roles)
@@ -126,7 +238,7 @@ def _whole(found: Components) -> str:
     return f"TuCo {found.tuco:.4f} (L{SUBSCRIPT[found.norm]}), absolute shares {found.cancellation:.2f} times that"
 
 
-def _figure(found: Components | LogitAttribution, grid: _Grid, title: str, theme: Theme) -> go.Figure:
+def _figure(found: _AtPosition, grid: _Grid, title: str, theme: Theme) -> go.Figure:
     colours, z = look(theme), np.asarray(grid.values, dtype=np.float32)
     n_layers, n_columns = z.shape
     limit = largest(abs(z))

@@ -65,7 +65,7 @@ def _of_mapping(alpha: Mapping[int | range, float], n_layers: int) -> list[float
     given: set[int] = set()
     for key, value in alpha.items():
         for layer in key if isinstance(key, range) else [key]:
-            index = _layer_index(layer, n_layers)
+            index = layer_index(layer, n_layers)
             if index in given:
                 raise InputError(f"alpha of layer {index} is given twice", "the ranges overlap", "give each layer once")
             given.add(index)
@@ -73,7 +73,8 @@ def _of_mapping(alpha: Mapping[int | range, float], n_layers: int) -> list[float
     return values
 
 
-def _layer_index(layer: object, n_layers: int) -> int:
+def layer_index(layer: object, n_layers: int) -> int:
+    """A layer counted from 0; `InputError` if there is no such one."""
     try:
         index = operator.index(cast("Any", layer))
     except TypeError:
