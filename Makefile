@@ -72,7 +72,7 @@ $(VENV)/bin/pip $(BRIDGE_VENV)/bin/pip:
 	$(PYTHON) -m venv $(@:/bin/pip=)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data]"
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae]"
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
@@ -86,5 +86,5 @@ $(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bi
 	$(BIN)/python -m hatchling build -t wheel -d dist
 	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt dist/tuco_lens-*.whl
 	cd "$$(mktemp -d)" && "$(abspath $(BRIDGE_VENV))/bin/tuco-lens" demo --out demo_report
-	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data]"
+	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data,sae]"
 	@touch $@

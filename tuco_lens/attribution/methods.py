@@ -14,11 +14,12 @@ from typing_extensions import Unpack
 from tuco_lens.engine.metrics import Norm
 from tuco_lens.models.loaded import LoadedPair
 from tuco_lens.prompts.chats import TemplateOptions
-from tuco_lens.prompts.prompt import PromptLike
+from tuco_lens.prompts.prompt import PromptLike, as_prompt_list
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.answers import Answer
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.features import Dictionary, Features
     from tuco_lens.attribution.integrated_gradients import IntegratedGradients, Split, Steps
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.logit_lens import LensKind, LogitLens
@@ -291,3 +292,46 @@ class AttributedPair(LoadedPair):
         what = Question(answer, against, metric, position)
         options = PatchingOptions(over, way, alpha, layers, positions, resume, batch_size, progress)
         return patching(self, self.prompt(prompt, chat=chat, system=system, **template), what, options)
+
+    def features(
+        self,
+        prompts: PromptLike | Sequence[PromptLike],
+        sae: Dictionary,
+        layer: int,
+        *,
+        positions: Positions = slice(-1, None),
+        chat: bool = False,
+        system: str | None = None,
+        confidence: float = 0.95,
+        batch_size: int = 8,
+        progress: bool = True,
+        **template: Unpack[TemplateOptions],
+    ) -> Features:
+        """What a block's FTC does to the features of a sparse autoencoder or transcoder, over a set of prompts.
+
+        The dictionary reads the output of the base block and that of the tuned block, both on the tuned model's stream.
+        Of each prompt the mean over the chosen tokens counts; intervals are over prompts.
+
+        Args:
+            prompts: one or many; see `prompt`.
+            sae: an `SAE` of SAELens, or anything with `encode`, [token, d_model] → [token, feature], and `decode`.
+            layer: the block whose output (`hook_resid_post`) is read; negative ones count from the end.
+            positions: the tokens, as in `scaled`; by default each prompt's last.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            confidence: of all intervals together.
+            batch_size: prompts per batch at most; halved and retried when memory runs out.
+            progress: show a bar, in a terminal or notebook.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Returns:
+            `Features`. With a scaling on, of the scaled model.
+
+        Raises:
+            InputError: for an invalid prompt, layer or position, and for a dictionary of another width.
+        """
+        from tuco_lens.attribution.features import FeatureOptions, features
+
+        made = [self.prompt(one, chat=chat, system=system, **template) for one in as_prompt_list(prompts)]
+        options = FeatureOptions(layer, positions, confidence, batch_size, progress)
+        return features(self, made, sae, options)

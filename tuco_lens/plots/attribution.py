@@ -25,6 +25,7 @@ from tuco_lens.plots.token_axis import HOVER_NAME, TokenAxis, add_band
 
 if TYPE_CHECKING:
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.features import Features
     from tuco_lens.attribution.integrated_gradients import IntegratedGradients
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.patching import Patching
@@ -181,6 +182,41 @@ def comparison_figure(found: Patching, theme: Theme = "light") -> go.Figure:
     above: int = figure.layout.margin.t  # pyright: ignore
     figure.update_layout(height=height + _SUBTITLE, margin={"t": above + _SUBTITLE})
     figure.update_annotations(font_size=12)
+    return figure
+
+
+def features_figure(found: Features, theme: Theme = "light", k: int = 10) -> go.Figure:
+    """Draws the features that rise most, at the top, and those that fall most, with their intervals."""
+    colours, top = look(theme), found.top(k)
+    values, low, high = (each[top] for each in (found.values, found.low, found.high))
+    told = [
+        f"feature <b>{feature}</b><br>change {found.values[feature]:+.4f} ({found.low[feature]:+.4f} to"
+        f" {found.high[feature]:+.4f})<br>base {found.base_means[feature]:.4f}, tuned"
+        f" {found.tuned_means[feature]:.4f}<br>active in {100 * found.base_active[feature]:.0f} % of prompts, tuned"
+        f" {100 * found.tuned_active[feature]:.0f} %<extra></extra>"
+        for feature in top
+    ]
+    figure: go.Figure = Figure(
+        go.Scatter(
+            x=as_float32(values),
+            y=list(range(len(top))),
+            mode="markers",
+            marker={"size": 8, "color": colours.colorway[0]},
+            error_x={"array": as_float32(high - values), "arrayminus": as_float32(values - low), "thickness": 1.5},
+            hovertemplate=told,
+        )
+    )
+    figure.add_vline(x=0, line={"width": 1, "color": colours.quiet})
+    figure.update_layout(
+        template=colours.template,
+        height=22 * len(top) + _FRAME,
+        yaxis={"tickvals": list(range(len(top))), "ticktext": list(map(str, top)), "autorange": "reversed"},
+    )
+    figure.update_xaxes(title_text="change of the activation")
+    figure.update_yaxes(title_text="feature")
+    shares = f"{found.base_error:.2f} of base, {found.tuned_error:.2f} of tuned, {found.change_error:.2f} of FTC"
+    intervals = f"{found.n_prompts} prompts, {100 * found.confidence:.0f} % for all features together"
+    set_title(figure, f"What FTC of layer {found.layer} does to features", intervals, f"unexplained: {shares}")
     return figure
 
 
