@@ -131,7 +131,7 @@ def _section(experiment: Experiment, results: Results) -> str:
         if reasons:
             parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
         picture = PICTURES / f"reproduction-{experiment.name}-{pair}.png"
-        screenshot(figures_of(result)[_best_figure(result)], picture, width=WIDTH)
+        screenshot(figures_of(result)[_best_figure(result)]("light"), picture, width=WIDTH)
         parts.append(f"![{experiment.question} {pair}](images/{picture.name})")
         parts.append('<details markdown="1"><summary>Tables</summary>')
         for caption, headings, rows in tables_of(result):

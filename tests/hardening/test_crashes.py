@@ -60,6 +60,10 @@ COMMANDS: dict[str, Command] = {
     "measure, parquet": Command(MEASURE + " --out {o}/out.parquet"),
     "measure, with a report": Command(MEASURE + " --out {o}/out.jsonl --html {o}/report.html"),
     "generate": Command("generate --pair demo --prompt boat --max-new-tokens 2 --out {o}/out.jsonl", "--overwrite"),
+    "explain": Command(
+        "explain --pair demo --prompt boat --patch none --no-progress --html {o}/p.html --out {o}/r.safetensors",
+        "--overwrite",
+    ),
     "sweep": Command("sweep --pair demo --data {i}/tasks --alphas 0.5,1 --folds 2 --no-progress --out {o}/out"),
     "experiment": Command(
         "experiment web_vs_chat --pair demo --data {i}/data --limit 3 --nulls 1 --no-progress --out {o}/out"

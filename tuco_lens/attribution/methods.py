@@ -19,6 +19,7 @@ from tuco_lens.prompts.prompt import PromptLike, as_prompt_list
 if TYPE_CHECKING:
     from tuco_lens.attribution.answers import Answer
     from tuco_lens.attribution.components import Components
+    from tuco_lens.attribution.explanation import Explanation
     from tuco_lens.attribution.features import Dictionary, Features
     from tuco_lens.attribution.integrated_gradients import IntegratedGradients, Split, Steps
     from tuco_lens.attribution.logit_attribution import LogitAttribution
@@ -335,3 +336,40 @@ class AttributedPair(LoadedPair):
         made = [self.prompt(one, chat=chat, system=system, **template) for one in as_prompt_list(prompts)]
         options = FeatureOptions(layer, positions, confidence, batch_size, progress)
         return features(self, made, sae, options)
+
+    def explain(
+        self,
+        prompt: PromptLike,
+        *,
+        answer: Answer = None,
+        against: Answer = None,
+        patch: Over | None = "component",
+        chat: bool = False,
+        system: str | None = None,
+        position: int = -1,
+        batch_size: int = 16,
+        progress: bool = True,
+        **template: Unpack[TemplateOptions],
+    ) -> Explanation:
+        """Why the tuned model answers as it does, in one line, one page (`.page(path)`) and all of the above together.
+
+        Args:
+            prompt: see `prompt`.
+            answer: as in `logit_attribution`.
+            against: as in `logit_attribution`.
+            patch: the cells of `patching`; None leaves it out.
+            chat: put plain text through the chat template, as one user message.
+            system: a system message in front, for chats.
+            position: the token whose next token is explained; negative ones count from the end.
+            batch_size: passes per batch at most; halved and retried when memory runs out.
+            progress: show a bar, in a terminal or notebook.
+            **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
+
+        Raises:
+            InputError: for an invalid prompt, token or position, and while a scaling is on.
+        """
+        from tuco_lens.attribution.explanation import explain
+        from tuco_lens.attribution.metric import Question
+
+        made = self.prompt(prompt, chat=chat, system=system, **template)
+        return explain(self, made, Question(answer, against, None, position), patch, batch_size, progress)

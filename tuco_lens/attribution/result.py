@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ ResultT = TypeVar("ResultT", bound="Attribution")
 class Attribution(Statistic):
     """A result with arrays and plain values as its fields; subclasses are frozen dataclasses."""
 
+    WITHIN: ClassVar[dict[str, type[Attribution]]] = {}
+    """The fields that are results themselves, with their classes."""
+
     def summary(self) -> str:
         """The result in one paragraph."""
         raise NotImplementedError
@@ -42,10 +45,36 @@ class Attribution(Statistic):
         """
         from safetensors.numpy import save
 
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        arrays = {name: np.ascontiguousarray(value) for name, value in fields.items() if isinstance(value, np.ndarray)}
-        plain = {name: value for name, value in fields.items() if name not in arrays}
+        arrays, plain = self._packed()
         return write_whole(Path(path), save(arrays, metadata={"format": self._format(), "fields": json.dumps(plain)}))
+
+    def _packed(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The arrays, and all other fields; those of a result within this one have its field's name before theirs."""
+        arrays: dict[str, np.ndarray] = {}
+        plain: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                arrays[field.name] = np.ascontiguousarray(value)
+            elif isinstance(value, Attribution):
+                inner, plain[field.name] = value._packed()
+                arrays |= {f"{field.name}.{name}": array for name, array in inner.items()}
+            else:
+                plain[field.name] = value
+        return arrays, plain
+
+    @classmethod
+    def _unpacked(cls: type[ResultT], arrays: dict[str, np.ndarray], plain: dict[str, Any]) -> ResultT:
+        fields: dict[str, Any] = {name: array for name, array in arrays.items() if "." not in name}
+        for name, value in plain.items():
+            kind = cls.WITHIN.get(name)
+            if kind is None or value is None:
+                fields[name] = _tuples(value)
+            else:
+                begin = f"{name}."
+                inner = {key.removeprefix(begin): array for key, array in arrays.items() if key.startswith(begin)}
+                fields[name] = kind._unpacked(inner, value)
+        return cls(**fields)
 
     @classmethod
     def load(cls: type[ResultT], path: str | Path) -> ResultT:
@@ -63,7 +92,7 @@ class Attribution(Statistic):
                 if header.get("format") != cls._format():
                     raise InputError(f"{path} holds no {cls.__name__}", f"its format is not {cls._format()}", remedy)
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return cls(**arrays, **{name: _tuples(value) for name, value in json.loads(header["fields"]).items()})
+            return cls._unpacked(arrays, json.loads(header["fields"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"cannot read {path}", str(error), remedy) from error
 
@@ -74,4 +103,6 @@ class Attribution(Statistic):
 
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: _tuples(each) for key, each in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return tuple(map(_tuples, value)) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]

@@ -17,6 +17,7 @@ import typer
 from tuco_lens import __version__
 from tuco_lens.cli.demo import demo
 from tuco_lens.cli.experiment import experiment
+from tuco_lens.cli.explain import explain
 from tuco_lens.cli.generate import generate
 from tuco_lens.cli.measure import measure
 from tuco_lens.cli.pairs import pairs
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
     app.callback()(_root)
     app.command("demo")(demo)
     app.command("experiment")(experiment)
+    app.command("explain")(explain)
     app.command("generate")(generate)
     app.command("measure")(measure)
     app.command("pairs")(pairs)

@@ -1,6 +1,6 @@
-"""The folder that a command writes into: made if it is not there, and gone again if the command fails before it writes.
+"""The file or folder that a command writes: checked before the models load.
 
-`sweep.py` and `experiment.py` use it.
+A folder is made if it is not there, and gone again if the command fails before it writes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,19 @@ from pathlib import Path
 
 from tuco_lens.errors import OutputError
 from tuco_lens.results.files import check_writable
+
+
+def check_output(out: Path, ending: str, *, overwrite: bool) -> None:
+    """Checks that a file can be written in one go, at the end of a command.
+
+    Raises:
+        OutputError: if it cannot, has another ending, or is there already.
+    """
+    if out.suffix.lower() != ending:
+        raise OutputError(f"{out}", f"its ending is {out.suffix or 'missing'!r}", f"name a file that ends in {ending}")
+    check_writable(out)
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out}", "it is there already", "name another file, or give --overwrite to replace it")
 
 
 def check_folder(out: Path) -> bool:

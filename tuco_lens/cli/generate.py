@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from tuco_lens.cli.alphas import parse_alpha
+from tuco_lens.cli.folders import check_output
 from tuco_lens.cli.options import OverwriteOption, takes_pair, takes_reading
 from tuco_lens.cli.terminal import complain, plain, say
-from tuco_lens.errors import InputError, Interrupted, OutputError
+from tuco_lens.errors import InputError, Interrupted
 from tuco_lens.prompts.prompt import check_prompt
-from tuco_lens.results.files import check_writable, partial_path
+from tuco_lens.results.files import partial_path
 from tuco_lens.results.journal import Journal
 from tuco_lens.runs.pair_choice import PairChoice
 
@@ -141,16 +142,8 @@ def generate(
         out=out,
     )
     if out is not None:
-        _check_out(out, overwrite=overwrite)
+        check_output(out, ".jsonl", overwrite=overwrite)
     run_generate(request)
-
-
-def _check_out(out: Path, *, overwrite: bool) -> None:
-    if out.suffix.lower() != ".jsonl":
-        raise OutputError(f"{out}", f"its ending is {out.suffix or 'missing'!r}", "name a file that ends in .jsonl")
-    check_writable(out)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out}", "it is there already", "name another file, or give --overwrite to replace it")
 
 
 def run_generate(request: GenerateRequest) -> None:
