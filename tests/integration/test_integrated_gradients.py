@@ -223,6 +223,12 @@ def test_the_line_may_end_elsewhere_and_move_some_layers_and_tokens_alone(backen
         with torch.no_grad(), pair.scaled({0: alpha, 2: alpha}, positions=[2, -1]):
             assert end == pytest.approx(float(difference(pair.tuned(ids))[0]), abs=1e-5)
     assert abs(found.gap) <= 1e-3 * abs(found.change)
+    by_layer = pair.integrated_gradients("one two", metric=difference, alpha=[0.5, 1.0, 0.0])
+    with torch.no_grad(), pair.scaled([0.5, 1.0, 0.0]):
+        assert by_layer.at_1 == pytest.approx(float(difference(pair.tuned(ids))[0]), abs=1e-5)
+    assert abs(by_layer.gap) <= 1e-3 * abs(by_layer.change)
+    assert not by_layer.values[2].any()
+    assert "at the α of each layer" in by_layer.summary()
     moved = np.zeros_like(found.values, dtype=bool)
     moved[np.ix_([0, 2], [2, -1])] = True
     assert not found.values[~moved].any()

@@ -34,6 +34,7 @@ from tuco_lens.explorer.view import (
     base_next_probability,
     next_tokens,
 )
+from tuco_lens.plots.labels import token_label
 
 pytest.importorskip("ipywidgets", reason="ipywidgets is not installed: pip install 'tuco_lens[notebook]'")
 pytest.importorskip("anywidget", reason="anywidget is not installed: pip install 'tuco_lens[notebook]'")
@@ -364,7 +365,7 @@ def test_a_bad_first_prompt_is_shown_and_not_raised(pair: ModelPair) -> None:
     shown = explorer(pair, "")
     assert "it is empty" in shown.status.value
     assert shown.view is None
-    assert shown.map.children == ()
+    assert shown.map.box.children == ()
     shown.controls.map.value = "local"
     shown.controls.prompt.value = "abc"
     assert shown.view.prompt.text == "abc"
@@ -488,7 +489,8 @@ def test_options_that_cannot_be_are_refused(pair: ModelPair, options: dict[str, 
 def test_without_the_notebook_extra_one_line_says_what_to_install(
     pair: ModelPair, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.delitem(sys.modules, "tuco_lens.explorer.widgets", raising=False)
+    for module in ("widgets", "why", "layout"):
+        monkeypatch.delitem(sys.modules, f"tuco_lens.explorer.{module}", raising=False)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(LoadError, match=rf"{missing} is not installed; install it with `pip install"):
         pair.explore()
@@ -502,3 +504,77 @@ def test_the_chat_toggle_puts_the_prompt_into_the_template() -> None:
     shown.controls.chat.value = True
     assert "user" in shown.view.prompt.roles
     assert shown.view.prompt.n_tokens == shown.figure.data[0].z.shape[1]
+
+
+def clicked(shown: Any, layer: int, position: int) -> None:
+    """What a click on a cell of the Why tab's map brings."""
+    trace = shown.why.picture.figure.data[0]
+    shown.why._click(SimpleNamespace(xs=[trace.x[position]], ys=[float(layer)]))
+
+
+def test_the_why_tab_is_answered_when_it_is_open_and_follows_alpha(pair: ModelPair) -> None:
+    shown = explorer(pair, "abcdef")
+    assert shown.why.found is None
+    shown.tabs.selected_index = 1
+    table = shown.view.next_tokens
+    first, theirs = (int(np.argmax(column)) for column in (table.tuned, table.base))
+    assert shown.why._ids[shown.why.answer.value] == table.token_ids[first]
+    other = theirs if theirs != first else int(np.argsort(table.tuned)[-2])
+    assert shown.why._ids[shown.why.against.value] == table.token_ids[other]
+    asked: dict[str, Any] = {"answer": table.token_ids[first], "against": table.token_ids[other]}
+    expected = pair.integrated_gradients("abcdef", **asked)
+    assert shown.why.found.values == pytest.approx(expected.values, abs=1e-5)
+    assert shown.why.picture.figure.data[0].z == pytest.approx(expected.values, abs=1e-5)
+    shown.controls.alpha.value = 0.5
+    half = pair.integrated_gradients("abcdef", alpha=0.5, **asked)
+    assert shown.why.found.values == pytest.approx(half.values, abs=1e-5)
+    assert "at α = 0.5" in shown.why.status.value
+    shown.tabs.selected_index = 0
+    shown.controls.alpha.value = 0.7
+    assert "at α = 0.5" in shown.why.status.value  # it waits until it is looked at
+    shown.tabs.selected_index = 1
+    assert "at α = 0.7" in shown.why.status.value
+
+
+def test_a_click_tells_the_words_and_components_of_the_cell(pair: ModelPair) -> None:
+    shown = explorer(pair, "abcdef")
+    shown.tabs.selected_index = 1
+    clicked(shown, 1, 3)
+    answer, against = (shown.why._ids[box.value] for box in (shown.why.answer, shown.why.against))
+    found = pair.integrated_gradients("abcdef", answer=answer, against=against, over="component")
+    lens = pair.logit_lens("abcdef", of="ftc", k=5, positions=[3])
+    assert found.split is not None
+    assert f"{found.values[1, 3]:+.3f} of the change" in shown.why.cell.value
+    for part, value in zip(found.parts, found.split[1, 3], strict=True):
+        assert f'<td>{part}</td><td class="number">{value:+.3f}</td>' in shown.why.cell.value
+    words = [token_label(lens.text(int(each)), 24) for each in lens.promoted[1, 0]]
+    assert all(html.escape(word) in shown.why.cell.value for word in words)
+
+
+def test_free_text_in_the_boxes_is_asked_and_bad_text_is_one_line(pair: ModelPair) -> None:
+    shown = explorer(pair, "abcdef")
+    shown.tabs.selected_index = 1
+    shown.why.answer.value = "x"
+    shown.why.against.value = ""
+    assert "&#x27;x&#x27;: " in shown.why.status.value
+    last = shown.why.found
+    shown.why.answer.value = "xyz"
+    assert "3 tokens" in shown.why.status.value
+    assert shown.why.found is last
+    shown.controls.prompt.value = "fedcba"
+    assert "error" not in shown.why.status.value  # the boxes are filled anew for another prompt
+    with pair.scaled(0.5):
+        shown.why.against.value = "y"
+    assert "a scaling is on" in shown.why.status.value
+
+
+def test_hostile_text_is_escaped_in_the_why_tab(pair: ModelPair) -> None:
+    shown = explorer(pair, "<script>x</script>")
+    shown.tabs.selected_index = 1
+    shown.why.answer.value = "<"
+    clicked(shown, 0, 1)
+    for text in (shown.why.status.value, shown.why.cell.value):
+        assert "<script" not in text
+    shown.why.answer.value = "<script>"
+    assert "<script" not in shown.why.status.value
+    assert "&lt;script&gt;" in shown.why.status.value

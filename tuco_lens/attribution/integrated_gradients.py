@@ -27,7 +27,7 @@ from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
 from tuco_lens.plots.labels import token_label
-from tuco_lens.steering.alpha import Positions, finite_alpha, layer_index, position_filter
+from tuco_lens.steering.alpha import Alpha, Positions, layer_alphas, layer_index, position_filter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,8 +61,8 @@ class IntegratedGradients(Attribution):
     """The metric at the beginning: with α = 0, the base model's blocks on the tuned embedding and unembedding."""
     at_1: float
     """The metric at the end: with α = 1, of the tuned model itself."""
-    alpha: float
-    """α at the end of the line."""
+    alpha: float | tuple[float, ...]
+    """α at the end of the line; by layer, if it is not the same everywhere."""
     nodes: int
     """Number of Gauss–Legendre nodes."""
     metric: str
@@ -93,7 +93,7 @@ class IntegratedGradients(Attribution):
 
     def summary(self) -> str:
         """The change, the error of the sum, and the layers and tokens that made most of it."""
-        ends = f"{self.at_0:.3f} at α = 0, {self.at_1:.3f} at α = {self.alpha:g}"
+        ends = f"{self.at_0:.3f} at α = 0, {self.at_1:.3f} at {self.end}"
         begin = f"{self.metric}: {ends}, a change of {self.change:+.3f}"
         sizes = self.values.sum(axis=0)
         tokens = ", ".join(
@@ -113,6 +113,11 @@ class IntegratedGradients(Attribution):
             for layer, column in zip(*np.unravel_index(order, cells.shape), strict=True)
         )
         return f"Parts: {largest}."
+
+    @property
+    def end(self) -> str:
+        """The end of the line in words: "α = 1"."""
+        return "the α of each layer" if isinstance(self.alpha, tuple) else f"α = {self.alpha:g}"
 
     def part_name(self, column: int) -> str:
         """A part's name among words: "mlp", "head 3"."""
@@ -151,7 +156,7 @@ class GradientOptions:
 
     steps: Steps = "auto"
     over: Split = None
-    alpha: float = 1.0
+    alpha: Alpha = 1.0
     layers: Sequence[int] | None = None
     positions: Positions = None
     batch_size: int = 16
@@ -161,7 +166,6 @@ class GradientOptions:
             raise InputError(f"steps is {self.steps!r}", "it is no number of nodes", "give a number above 0, or 'auto'")
         if self.over not in (None, "component", "head"):
             raise InputError(f"over {self.over!r}", "there are 'component' and 'head'", "name one, or leave it out")
-        finite_alpha(self.alpha)
 
 
 def integrated_gradients(
@@ -178,7 +182,8 @@ def integrated_gradients(
         record(pair, prompt, what.position, ("attention",) if options.over == "head" else ())
     question = asked(pair, prompt, what)
     prompt = question.prompt
-    run = _Gradients(pair, question, options)
+    ends = layer_alphas(options.alpha, pair.n_layers)
+    run = _Gradients(pair, question, options, ends)
     at_0, at_1 = run.at(0.0), run.at(1.0)
     for nodes in _NODES if options.steps == "auto" else [options.steps]:
         values = run.integral(nodes)
@@ -191,7 +196,7 @@ def integrated_gradients(
         parts=tuple(run.columns[column] for column in kept) if options.over else (),
         at_0=at_0,
         at_1=at_1,
-        alpha=float(options.alpha),
+        alpha=ends[0] if len(set(ends)) == 1 else ends,
         nodes=nodes,  # pyright: ignore[reportPossiblyUnboundVariable]
         metric=question.words,
         position=question.position,
@@ -211,13 +216,15 @@ def _beyond_rounding(values: Float[np.ndarray, "layer token part"]) -> list[int]
 class _Gradients:
     """The passes at nodes along the line, many rows in a batch."""
 
-    def __init__(self, pair: AttributedPair, question: Asked, options: GradientOptions) -> None:
+    def __init__(
+        self, pair: AttributedPair, question: Asked, options: GradientOptions, ends: tuple[float, ...]
+    ) -> None:
         self.pair, self.question = pair, question
         self.over: Split = options.over
         self.fitting = FittingBatches(options.batch_size, "node")
         self.columns: tuple[str, ...] = ()
         self.moves = self._moving(options)
-        self.end = float(options.alpha)
+        self.end = torch.tensor(ends).to(self.moves)[:, None]  # [layer, 1]
 
     def _moving(self, options: GradientOptions) -> Float[Tensor, "layer token"]:
         """1 where α goes along the line, 0 where it stays 1."""

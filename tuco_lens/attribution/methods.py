@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tuco_lens.attribution.patching import Patching, Way
     from tuco_lens.attribution.pieces import Over
     from tuco_lens.attribution.sources import Sources
-    from tuco_lens.steering.alpha import Positions
+    from tuco_lens.steering.alpha import Alpha, Positions
     from tuco_lens.steering.scaling import Scaling
 
 
@@ -193,7 +193,7 @@ class AttributedPair(LoadedPair):
         metric: Metric | None = None,
         over: Split = None,
         steps: Steps = "auto",
-        alpha: float = 1.0,
+        alpha: Alpha = 1.0,
         layers: Sequence[int] | None = None,
         positions: Positions = None,
         chat: bool = False,
@@ -218,7 +218,7 @@ class AttributedPair(LoadedPair):
             over: also split every value by "component" or by "head".
             steps: number of Gauss–Legendre nodes; "auto" takes from 8 to 128, until the sum is within 1e-3 of the
                 change.
-            alpha: the end of the line, which begins at 0.
+            alpha: the end of the line, which begins at 0; also by layer, as in `scaled`.
             layers: whose α goes along the line; all by default. Elsewhere α stays 1.
             positions: likewise, as in `scaled`.
             chat: put plain text through the chat template, as one user message.

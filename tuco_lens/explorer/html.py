@@ -11,6 +11,7 @@ from tuco_lens.plots.labels import readable, token_label
 
 if TYPE_CHECKING:
     from tuco_lens.explorer.view import ExplorerView, NextTokens, Response
+    from tuco_lens.explorer.why import CellWhy
     from tuco_lens.plots.token_strip import TokenStrip
 
 TOKEN_CHARACTERS: Final = 24
@@ -53,6 +54,35 @@ def alpha_words(alphas: Sequence[float]) -> str:
         return "α by layer"
     where = f"layer {first}" if first == last else f"layers {first} to {last}"
     return f"α = {alphas[first]:g} in {where}"
+
+
+def done(summary: str, seconds: float) -> str:
+    """What was found, and how long it took."""
+    return f'{html.escape(readable(summary, 4 * MESSAGE_CHARACTERS))} <span class="quiet">{seconds:.1f} s</span>'
+
+
+def hint(words: str) -> str:
+    """What the user may do."""
+    return f'<span class="quiet">{html.escape(words)}</span>'
+
+
+def cell_html(cell: CellWhy) -> str:
+    """One cell of the Why tab: its part of the change, by component, and the words that its FTC writes."""
+    parts = "".join(_row(html.escape(name), f"{value:+.3f}") for name, value in cell.parts.items())
+    where = f"Layer {cell.layer} at {_token(cell.token)} ({cell.position})"
+    words = [
+        f"<p>{what}: {' '.join(f'<code>{_token(word)}</code>' for word in tokens)}</p>"
+        for what, tokens in (("FTC writes", cell.promoted), ("and takes back", cell.suppressed))
+    ]
+    return f"<h4>{where}: {cell.value:+.3f} of the change</h4><table>{parts}</table>{''.join(words)}"
+
+
+def _row(name: str, value: str) -> str:
+    return f'<tr><td>{name}</td><td class="number">{value}</td></tr>'
+
+
+def _token(text: str) -> str:
+    return f"<bdi>{html.escape(token_label(text, TOKEN_CHARACTERS))}</bdi>"
 
 
 def status(view: ExplorerView, seconds: float) -> str:

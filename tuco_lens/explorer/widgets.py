@@ -9,20 +9,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from tuco_lens.errors import InputError, LoadError, TucoLensError
+from tuco_lens.errors import InputError, TucoLensError
 from tuco_lens.explorer import html as pages
+from tuco_lens.explorer.layout import Picture, column, fitted, ipywidgets, row, text
 from tuco_lens.explorer.view import ExplorerRequest, ExplorerView, Viewer
+from tuco_lens.explorer.why import WhyTab
 from tuco_lens.plots.heatmap import layer_token_map, set_title
 from tuco_lens.plots.template import Theme, look
 from tuco_lens.steering.alpha import Alpha, layer_alphas
-
-try:
-    import anywidget  # noqa: F401  # pyright: ignore[reportUnusedImport] - FigureWidget is one, and says so too late
-    import ipywidgets
-except ImportError as error:
-    raise LoadError(
-        "the explorer", f"{error.name} is not installed", "install it with `pip install 'tuco_lens[notebook]'`"
-    ) from error
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
@@ -31,7 +25,6 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST, STEP = -1.0, 2.0, 0.05
 """The α sliders' range, which is widened to hold the α given, and their step."""
 MAPS: Final = {"TuCo so far (cumulative)": "cumulative", "each layer alone (local)": "local"}
-_ROW: Final = {"display": "flex", "flex_flow": "row wrap", "align_items": "center", "overflow": "visible"}
 
 
 class Explorer:
@@ -57,20 +50,20 @@ class Explorer:
         self.theme: Theme = theme
         self.view: ExplorerView | None = None
         """What is shown; None before the first good answer."""
-        self._is_quiet = self._is_fitted = False
+        self._is_quiet = False
         self._home = _Home()
         self.controls = Controls(prompt, chat, alphas, max_new_tokens, pair.n_ctx)
-        self.status, self.strip = _text("status"), _text("prompt")
-        self.scaled, self.tuned, self.next_tokens = _text("scaled", 320), _text("tuned", 320), _text("next", 320)
-        self.figure: Any = None
-        """The map, a FigureWidget; None before the first good answer."""
-        self.map = ipywidgets.VBox(layout=ipywidgets.Layout(width="100%", overflow="visible"))
+        self.status, self.strip = text("status"), text("prompt")
+        self.scaled, self.tuned, self.next_tokens = text("scaled", 320), text("tuned", 320), text("next", 320)
+        self.map, self.why = Picture(self._home.run), WhyTab(pair, theme, self._home.run)
+        self.tabs = ipywidgets.Tab(layout=ipywidgets.Layout(width="100%", overflow="visible"))
         self.widget: Any = self._arranged()
         self._observe()
         self.update()
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        self._is_fitted = False
+        self.map.is_shown_anew()
+        self.why.picture.is_shown_anew()
         return self.widget._repr_mimebundle_(**options)
 
     def request(self) -> ExplorerRequest:
@@ -96,6 +89,17 @@ class Explorer:
         else:
             self.view = view
             self.status.value = pages.status(view, time.perf_counter() - start)
+            self._ask_why()
+
+    @property
+    def figure(self) -> Any:
+        """The map, a FigureWidget; None before the first good answer."""
+        return self.map.figure
+
+    def _ask_why(self) -> None:
+        """Gradients cost as much as many passes, so they are taken while their tab is open."""
+        if self.tabs.selected_index == 1 and self.view is not None:
+            self.why.update(self.view)
 
     def _draw(self, view: ExplorerView) -> None:
         words = pages.alpha_words(view.request.alphas)
@@ -108,26 +112,8 @@ class Explorer:
 
     def _draw_map(self, view: ExplorerView, words: str) -> None:
         drawn: Any = layer_token_map(view.scaled.measurement, self._map_kind()).figure(self.theme)
-        drawn.layout.autosize = True
         set_title(drawn, drawn.layout.title.text, words, drawn.layout.title.subtitle.text)
-        if self.figure is None:  # whole from the start: what is sent to a figure that is still loading is lost
-            self.figure = _figure_widget(drawn)
-            self.figure.observe(lambda change: change.new and self._home.run(self._fit), "_js2py_traceDeltas")
-            self.map.children = (self.figure,)
-            return
-        n_old = len(self.figure.data)
-        self.figure.add_traces(drawn.data)
-        # Only what differs is sent; with a height, plotly.js would keep the width that it has.
-        layout = {"shapes": [], "annotations": [], **drawn.layout.to_plotly_json()}
-        with self.figure.batch_update():
-            self.figure.update_layout(layout, overwrite=True)
-        self.figure.data = self.figure.data[n_old:]
-
-    def _fit(self) -> None:
-        """Have the map fill the width, once it is on a page: plotly.js first draws it before it has a place there."""
-        if not self._is_fitted:
-            self._is_fitted = True
-            self.figure.layout.meta = (self.figure.layout.meta or 0) + 1  # any change makes it look at its place
+        self.map.draw(drawn)
 
     def _observe(self) -> None:
         controls, home = self.controls, self._home
@@ -135,6 +121,7 @@ class Explorer:
             control.observe(lambda _: self._changed(), "value")
         controls.map.observe(lambda _: home.run(self._draw_again), "value")
         controls.by_layer.observe(lambda _: home.run(self._switch), "value")
+        self.tabs.observe(lambda _: home.run(self._ask_why), "selected_index")
         controls.run.on_click(lambda _: home.run(self.update))
         controls.reset.on_click(lambda _: home.run(self._reset))
 
@@ -169,20 +156,23 @@ class Explorer:
 
     def _arranged(self) -> Any:
         controls = self.controls
-        column = ipywidgets.Layout(width="100%", overflow="visible")
-        rows = [
+        response = column(
+            self.strip,
+            self.map.box,
+            row(self.scaled, self.tuned, align_items="flex-start"),
+            self.next_tokens,
+        )
+        self.tabs.children, self.tabs.titles = (response, self.why.widget), ("Response", "Why")
+        self.tabs.selected_index = 0
+        box = column(
             ipywidgets.HTML(pages.STYLE, layout=ipywidgets.Layout(display="none")),
             controls.prompt,
-            _row(controls.chat, controls.max_new_tokens, controls.map, controls.run),
-            _row(controls.alpha, controls.layers, controls.by_layer, controls.reset),
+            row(controls.chat, controls.max_new_tokens, controls.map, controls.run),
+            row(controls.alpha, controls.layers, controls.by_layer, controls.reset),
             controls.equaliser,
             self.status,
-            self.strip,
-            self.map,
-            _row(self.scaled, self.tuned, align_items="flex-start"),
-            self.next_tokens,
-        ]
-        box = ipywidgets.VBox(rows, layout=column)
+            self.tabs,
+        )
         box.add_class("tuco-lens-explorer")
         return box
 
@@ -227,28 +217,28 @@ class Controls:
     def __init__(self, prompt: str, chat: bool, alphas: Sequence[float], max_new_tokens: int, n_ctx: int) -> None:
         self.n_layers = len(alphas)
         ends = {"min": min(LOWEST, *alphas), "max": max(HIGHEST, *alphas), "step": STEP, "continuous_update": False}
-        text = {"description_width": "initial"}
+        style = {"description_width": "initial"}
         self.prompt = ipywidgets.Textarea(
             prompt, placeholder="Prompt", rows=3, continuous_update=False, layout=ipywidgets.Layout(width="auto")
         )
-        self.chat = ipywidgets.Checkbox(chat, description="chat template", indent=False, layout=_fitted())
+        self.chat = ipywidgets.Checkbox(chat, description="chat template", indent=False, layout=fitted())
         self.max_new_tokens = ipywidgets.BoundedIntText(
-            max_new_tokens, min=1, max=n_ctx, description="new tokens", style=text, layout=_fitted("150px")
+            max_new_tokens, min=1, max=n_ctx, description="new tokens", style=style, layout=fitted("150px")
         )
-        self.map = ipywidgets.Dropdown(options=MAPS, description="map", style=text, layout=_fitted("250px"))
-        self.run = ipywidgets.Button(description="Run", button_style="primary", layout=_fitted("80px"))
-        self.alpha = ipywidgets.FloatSlider(1.0, description="α", style=text, layout=_fitted("340px"), **ends)
+        self.map = ipywidgets.Dropdown(options=MAPS, description="map", style=style, layout=fitted("250px"))
+        self.run = ipywidgets.Button(description="Run", button_style="primary", layout=fitted("80px"))
+        self.alpha = ipywidgets.FloatSlider(1.0, description="α", style=style, layout=fitted("340px"), **ends)
         self.layers = ipywidgets.IntRangeSlider(
             value=(0, self.n_layers - 1),
             min=0,
             max=self.n_layers - 1,
             description="layers",
             continuous_update=False,
-            style=text,
-            layout=_fitted("340px"),
+            style=style,
+            layout=fitted("340px"),
         )
-        self.by_layer = ipywidgets.Checkbox(False, description="each layer by itself", indent=False, layout=_fitted())
-        self.reset = ipywidgets.Button(description="α = 1", tooltip="the tuned model", layout=_fitted("80px"))
+        self.by_layer = ipywidgets.Checkbox(False, description="each layer by itself", indent=False, layout=fitted())
+        self.reset = ipywidgets.Button(description="α = 1", tooltip="the tuned model", layout=fitted("80px"))
         self.sliders = [
             ipywidgets.FloatSlider(
                 alpha,
@@ -260,7 +250,7 @@ class Controls:
             )
             for layer, alpha in enumerate(alphas)
         ]
-        self.equaliser = _row(*self.sliders, margin="0 0 8px")
+        self.equaliser = row(*self.sliders, margin="0 0 8px")
         self.by_layer.value = not self.set_alphas(alphas)
         self._show()
 
@@ -306,27 +296,3 @@ def _check(pair: ModelPair, prompt: object, max_new_tokens: object) -> None:
     if not isinstance(max_new_tokens, int) or not 1 <= max_new_tokens <= pair.n_ctx:
         why = f"it must be a whole number from 1 to {pair.n_ctx}"
         raise InputError(f"max_new_tokens is {max_new_tokens!r}", why, "give such a number")
-
-
-def _figure_widget(drawn: Any) -> Any:
-    import plotly.graph_objects as go
-
-    figure: Any = go.FigureWidget(drawn)
-    figure._config = {**figure._config, "responsive": True, "displaylogo": False}
-    return figure
-
-
-def _row(*children: Any, **layout: str) -> Any:
-    return ipywidgets.Box(children, layout=ipywidgets.Layout(**{**_ROW, **layout}))
-
-
-def _fitted(width: str = "auto") -> Any:
-    return ipywidgets.Layout(width=width, max_width="100%", margin="2px 12px 2px 2px")
-
-
-def _text(name: str, width: int | None = None) -> Any:
-    """A text; with a width it is a column, which takes its share of the row, or a row where it would be narrower."""
-    flex = {} if width is None else {"flex": f"1 1 {width}px", "min_width": "0"}
-    text = ipywidgets.HTML(layout=ipywidgets.Layout(overflow="visible", **flex))
-    text.add_class(f"tuco-lens-{name}")
-    return text

@@ -119,7 +119,7 @@ def gradient_parts_figure(found: IntegratedGradients, theme: Theme = "light") ->
 
 
 def _change(found: IntegratedGradients) -> str:
-    return f"{plotly_text(found.metric)}: {found.at_0:.3f} at α = 0, {found.at_1:.3f} at α = {found.alpha:g}"
+    return f"{plotly_text(found.metric)}: {found.at_0:.3f} at α = 0, {found.at_1:.3f} at {found.end}"
 
 
 def effects_figure(found: Patching, theme: Theme = "light") -> go.Figure:
