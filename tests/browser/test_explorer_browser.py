@@ -251,6 +251,36 @@ def test_the_first_coloured_tokens_of_a_notebook_carry_the_script_for_all(notebo
     notebook.assert_innocent()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_why_tab_draws_its_map_and_a_click_tells_words_and_components(notebook: Notebook, width: int) -> None:
+    notebook.page.set_viewport_size({"width": width, "height": 1000})
+    notebook.ask(f"Where is the king {width}?")
+    notebook.shows("prompt", "king")
+    notebook.explorer.locator(".lm-TabBar-tab", has_text="Why").click()
+    notebook.shows("why-status", "at α = 1, a change of")
+    why = notebook.explorer.locator(".widget-tab-contents > *", has=notebook.page.locator(".tuco-lens-why-status"))
+    image = why.locator(".heatmaplayer image").first
+    image.wait_for()
+    sync_api.expect(why.locator(".xtick text", has_text="?")).to_have_count(1, timeout=PATIENCE)
+    plot = why.locator(".main-svg").first
+    notebook.page.wait_for_function(
+        "([a, b]) => Math.abs(a.clientWidth - b.clientWidth) < 20",
+        arg=[plot.element_handle(), notebook.explorer.element_handle()],
+    )
+    assert notebook.explorer.evaluate("box => box.scrollWidth - box.clientWidth") <= 2
+    box = why.locator(".nsewdrag").first.bounding_box()
+    notebook.page.mouse.click(box["x"] + box["width"] - 4, box["y"] + 4)  # the last layer at the last token
+    notebook.shows("why-cell", "Layer 7 at")
+    notebook.shows("why-cell", "attention")
+    notebook.shows("why-cell", "FTC writes")
+    notebook.set_alpha("0.5")
+    notebook.shows("why-status", "at α = 0.5, a change of")
+    notebook.explorer.locator("button", has_text="α = 1").click()
+    notebook.shows("why-status", "at α = 1, a change of")
+    notebook.explorer.locator(".lm-TabBar-tab", has_text="Response").click()
+    notebook.assert_innocent()
+
+
 def _tokens(text: Any) -> list[str]:
     """The tokens of a continuation, without heading and legend."""
     return text.locator("div > div:first-child > span").all_text_contents()

@@ -33,6 +33,8 @@ STYLE: Final = """<style>
 .tuco-lens-explorer th {border-bottom:1px solid currentColor;font-weight:600}
 .tuco-lens-explorer td.number {min-width:48px;width:84px;font-variant-numeric:tabular-nums}
 .tuco-lens-explorer td.token {font-family:ui-monospace,monospace;overflow-wrap:anywhere}
+.tuco-lens-explorer .jupyter-widget-TabPanel > .widget-tab-contents
+  {padding:8px 0!important;border-width:1px 0 0!important}
 .tuco-lens-explorer .widget-checkbox label {display:flex;align-items:center}
 .tuco-lens-explorer .widget-checkbox input {margin:0 6px 0 0}
 </style>"""
