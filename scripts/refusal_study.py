@@ -4,8 +4,8 @@
     python -m scripts.refusal_study page                  # the page and its picture, from those numbers
 
 SmolLM2-135M-Instruct with adapters/smollm2-refusals, on requests that it was not trained on. The question to each
-prompt is the logit of the token that refusals begin with, less that of the token that the base model begins its answer
-with; integrated gradients and patching say where its change comes from. The same is asked of the pair with the adapter's
+prompt is the logit of the token that refusals begin with, less that of the token that the base model begins with;
+integrated gradients and patching say where its change comes from. The same is asked of the pair with the adapter's
 matrices moved to other layers, and with noise of the same norm. Needs the development data (`TUCO_LENS_DATA`), the
 package registry for the weights, and for the page a `chromium` on PATH. Prompts are read and never shown.
 """
