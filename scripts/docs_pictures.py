@@ -4,9 +4,10 @@
 
 A block that the page marks with `<!-- block: draws images/NAME.png -->` ends in a figure, or in an object that
 notebooks show as HTML (see `tests/doc_blocks.py`); that is drawn into docs/images/. NAME picks pictures; by default all
-are made anew: these, and `report` and `explorer`, the page of `tuco-lens demo` and the widget in JupyterLab, as they
-are on a screen. Needs the `dev` extra and a `chromium` on PATH. The pictures of scripts/steering_results.py and
-scripts/readme_picture.py are those scripts' own.
+are made anew: these, and `report`, `explain`, `explorer` and `explorer-why`, the pages of `tuco-lens demo` and
+`tuco-lens explain` and the widget in JupyterLab, as they are on a screen. Needs the `dev` extra and a `chromium` on
+PATH. The pictures of scripts/steering_results.py, scripts/refusal_study.py and scripts/readme_picture.py are those
+scripts' own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,13 @@ def main() -> None:
         marks = [Path(block.marker).stem for block in blocks_of(page) if block.marker.startswith("draws ")]
         if set(marks) & set(names or marks):
             _draw_page(page, names)
-    for name, draw in {"report": draw_report, "explorer": draw_explorer}.items():
+    screens = {
+        "report": draw_report,
+        "explain": draw_explanation,
+        "explorer": partial(draw_explorer, tab="Response"),
+        "explorer-why": partial(draw_explorer, tab="Why"),
+    }
+    for name, draw in screens.items():
         if name in (names or [name]):
             _say(draw(IMAGES / f"{name}.png"))
 
@@ -87,8 +95,22 @@ def draw_report(out: Path) -> Path:
     return out
 
 
-def draw_explorer(out: Path) -> Path:
-    """The explorer in JupyterLab, at an α other than 1."""
+def draw_explanation(out: Path) -> Path:
+    """The first screens of the page of `tuco-lens explain`."""
+    with tempfile.TemporaryDirectory() as folder, _browser() as browser:
+        file = Path(folder) / "why.html"
+        asked = ["explain", "--pair", "demo", "--prompt", "How do I boil an egg?", "--chat", "--no-progress"]
+        run([*asked, "--html", str(file)])
+        page = browser.new_page(viewport={"width": PAGE_WIDTH, "height": 2100}, device_scale_factor=1)
+        page.goto(file.as_uri())
+        page.locator(".main-svg").first.wait_for()
+        page.wait_for_timeout(1500)
+        page.screenshot(path=out)
+    return out
+
+
+def draw_explorer(out: Path, tab: str) -> Path:
+    """A tab of the explorer in JupyterLab, at an α other than 1."""
     from tests.browser.test_explorer_browser import SETTINGS, Lab, Notebook
 
     with tempfile.TemporaryDirectory() as folder, _browser() as browser:
@@ -98,6 +120,9 @@ def draw_explorer(out: Path) -> Path:
             notebook.set_alpha("0.5")
             notebook.shows("scaled", "0.5")
             notebook.page.set_viewport_size({"width": 1280, "height": 1500})
+            if tab == "Why":
+                notebook.explorer.locator(".lm-TabBar-tab", has_text=tab).click()
+                notebook.shows("why-status", "a change of")
             notebook.page.wait_for_timeout(2000)
             notebook.explorer.screenshot(path=out)
         finally:
