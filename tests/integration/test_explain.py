@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.integration.test_components import BACKENDS
-from tests.pairs import thin_pair, tiny_pair
+from tests.pairs import byte_tokenizer, thin_pair, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import ModelPair
 from tuco_lens.attribution.explanation import Explanation, best_window
 from tuco_lens.cli.app import run
@@ -147,3 +148,25 @@ def test_what_the_command_refuses_is_one_line_and_writes_nothing(
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["there.html"]
     assert (tmp_path / "there.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_in_other_dtypes_it_says_the_same_but_for_their_rounding(backend: str, dtype: str) -> None:
+    models = tiny_llama(), tuned_copy(tiny_llama())
+    wide, other = (
+        ModelPair.from_pretrained(
+            *map(copy.deepcopy, models), tokenizer=byte_tokenizer(), backend=backend, dtype=each
+        ).explain("one two", answer="a", against="b")
+        for each in ("float32", dtype)
+    )
+    error = {"bfloat16": 0.05, "float16": 0.01, "float64": 1e-4}[dtype]
+    assert other.components.tuco == pytest.approx(wide.components.tuco, rel=error)
+    size = np.abs(wide.values).max()
+    assert other.values == pytest.approx(wide.values, abs=2 * error * size)
+    assert other.patching is not None
+    assert wide.patching is not None
+    columns = [other.patching.columns.index(name) for name in ("attention", "mlp")]
+    effects = wide.patching.values
+    assert other.patching.values[:, columns] == pytest.approx(effects, abs=2 * error * np.abs(effects).max())
+    assert not other.missing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.attribution.modules import ChangedModules
-from tuco_lens.attribution.recording import BlockParts, Recording, record
+from tuco_lens.attribution.recording import BlockParts, Recording, record, rounding
 from tuco_lens.attribution.result import Attribution
 from tuco_lens.engine.metrics import Norm, check_norm, contribution_ratio, vector_norms
 from tuco_lens.errors import InputError
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from tuco_lens.models.parts import Part
     from tuco_lens.plots.template import Theme
     from tuco_lens.prompts.prompt import Prompt
-
-_ROUNDING: Final = 1e-5
-"""A part below this of all parts is rounding, and is not shown as a component."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +184,7 @@ def components(pair: AttributedPair, prompt: Prompt, options: ComponentOptions) 
     changed = ChangedModules(pair) if options.modules else None
     found = record(pair, prompt, options.position, options.units, changed)
     along_ptc, along_ftc = found.directions(options.norm)
-    names = component_names(found)
+    names = component_names(found, pair.dtype)
     ptc, ftc = found.ptc_sum.double(), found.ftc_sum.double()
     sizes = [vector_norms(each, options.norm) for each in (ftc, ptc)]
     result = Components(
@@ -222,14 +219,14 @@ def components(pair: AttributedPair, prompt: Prompt, options: ComponentOptions) 
     return result
 
 
-def component_names(found: Recording) -> tuple[str, ...]:
+def component_names(found: Recording, dtype: str) -> tuple[str, ...]:
     """The components that some block has, beyond rounding."""
     every = dict.fromkeys(name for block in found.blocks for name in (*block.base, *block.change))
     size = sum(float(part.abs().sum()) for block in found.blocks for part in block.base.values())
 
     def is_there(name: str) -> bool:
         parts = [parts[name] for block in found.blocks for parts in (block.base, block.change) if name in parts]
-        return sum(float(part.abs().sum()) for part in parts) > _ROUNDING * size
+        return sum(float(part.abs().sum()) for part in parts) > rounding(dtype) * size
 
     return tuple(name for name in every if name == "attention" or is_there(name))
 

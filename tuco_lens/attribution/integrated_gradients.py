@@ -21,7 +21,7 @@ from torch import Tensor
 from tuco_lens.attribution.metric import Asked, Question, asked
 from tuco_lens.attribution.mixing import mixed
 from tuco_lens.attribution.pieces import PieceTaps
-from tuco_lens.attribution.recording import record
+from tuco_lens.attribution.recording import record, rounding
 from tuco_lens.attribution.result import Attribution
 from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
@@ -43,8 +43,6 @@ Split = Literal["component", "head"] | None
 GAP: Final = 1e-3
 """Of the change: "auto" takes more nodes until the sum is as near as this."""
 _NODES: Final = (8, 16, 32, 64, 128)
-_ROUNDING: Final = 1e-6
-"""A part below this of all parts is rounding, and is not shown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +187,7 @@ def integrated_gradients(
         values = run.integral(nodes)
         if abs(float(values.sum()) - (at_1 - at_0)) <= GAP * abs(at_1 - at_0):
             break
-    kept = _beyond_rounding(values)  # pyright: ignore[reportPossiblyUnboundVariable] - there is at least one number of nodes
+    kept = _beyond_rounding(values, pair.dtype)  # pyright: ignore[reportPossiblyUnboundVariable] - there is at least one number of nodes
     return IntegratedGradients(
         values=values.sum(axis=-1),  # pyright: ignore[reportPossiblyUnboundVariable]
         split=values[..., kept] if options.over else None,  # pyright: ignore[reportPossiblyUnboundVariable]
@@ -207,10 +205,10 @@ def integrated_gradients(
     )
 
 
-def _beyond_rounding(values: Float[np.ndarray, "layer token part"]) -> list[int]:
+def _beyond_rounding(values: Float[np.ndarray, "layer token part"], dtype: str) -> list[int]:
     """The parts that some block has."""
     sizes = np.abs(values).sum(axis=(0, 1))
-    return [column for column, size in enumerate(sizes) if size > _ROUNDING * sizes.sum()]
+    return [column for column, size in enumerate(sizes) if size > rounding(dtype) * sizes.sum()]
 
 
 class _Gradients:

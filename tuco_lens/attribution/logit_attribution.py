@@ -132,7 +132,7 @@ def logit_attribution(
     at = readout.frozen(found.end[None])
     weights = asked.weights(len(logits))
     direction = readout.direction(weights, at).to(found.end.device)
-    names = component_names(found)
+    names = component_names(found, pair.dtype)
     values = [
         [along(parts.get(name), direction) for parts in (block.base, block.change) for name in names]
         for block in found.blocks

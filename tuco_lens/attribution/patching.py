@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tuco_lens.attribution.components import ComponentOptions, components
 from tuco_lens.attribution.metric import Asked, Question, asked
 from tuco_lens.attribution.mixing import mixed
 from tuco_lens.attribution.pieces import BlockPieces, Over, PieceTaps
-from tuco_lens.attribution.recording import one_position
+from tuco_lens.attribution.recording import one_position, rounding
 from tuco_lens.attribution.result import Attribution
 from tuco_lens.engine.contributions import decompose
 from tuco_lens.engine.memory import FittingBatches
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from tuco_lens.prompts.prompt import Prompt
 
 Way = Literal["out", "in"]
-_ROUNDING: Final = 1e-6
-"""A piece below this of FTC, over all layers and tokens, is rounding, and its column is left out."""
 
 
 class InterruptedWarning(UserWarning):
@@ -373,7 +371,7 @@ class _Patcher:
         assert found.heads is not None
         assert found.head_bias is not None
         names = tuple(map(str, range(found.heads.shape[1])))
-        if np.abs(found.head_bias).sum() <= _ROUNDING * np.abs(found.heads).sum():
+        if np.abs(found.head_bias).sum() <= rounding(self.pair.dtype) * np.abs(found.heads).sum():
             return found.heads, names
         return np.hstack([found.heads, found.head_bias[:, None]]), (*names, "bias")
 

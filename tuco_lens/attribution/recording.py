@@ -168,6 +168,11 @@ def tolerance(dtype: str) -> float:
     return TOLERANCE * max(1.0, torch.finfo(getattr(torch, dtype)).eps / torch.finfo(torch.float32).eps)
 
 
+def rounding(dtype: str) -> float:
+    """Of all parts together, what may be rounding: a part that is smaller is not told of."""
+    return max(1e-5, torch.finfo(getattr(torch, dtype)).eps)
+
+
 def one_position(position: int, n_tokens: int) -> int:
     """A position counted from 0; `InputError` if the prompt has no such one."""
     if not -n_tokens <= position < n_tokens:

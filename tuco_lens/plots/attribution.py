@@ -115,7 +115,7 @@ def gradient_parts_figure(found: IntegratedGradients, theme: Theme = "light") ->
         raise InputError("no parts to draw", "they were not asked for", "call integrated_gradients with over='head'")
     kind = "head" if "attention" not in found.parts else "component"
     grid = _Grid(found.split.sum(axis=1), found.parts, kind, _change(found), "part of the change")
-    return _figure(found, grid, f"What changed the answer by {found.change:+.3f}", theme)
+    return _figure(found, grid, f"The change by {kind}, all tokens together", theme)
 
 
 def _change(found: IntegratedGradients) -> str:
