@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tuco_lens.attribution.modules import ChangedModules
 from tuco_lens.attribution.recording import BlockParts, Recording, record, rounding
-from tuco_lens.attribution.result import Attribution
+from tuco_lens.attribution.result import AtPosition
 from tuco_lens.engine.metrics import Norm, check_norm, contribution_ratio, vector_norms
 from tuco_lens.errors import InputError
 from tuco_lens.plots.labels import token_label
@@ -55,7 +55,7 @@ class ComponentOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Components(Attribution):
+class Components(AtPosition):
     """Where TuCo at one position of a prompt comes from, in shares that add up to it."""
 
     values: Float[np.ndarray, "layer component"] = field(repr=False)
@@ -88,14 +88,6 @@ class Components(Attribution):
     """TuCo at the position."""
     norm: Norm
     """"l1" (the paper's) or "l2"."""
-    position: int
-    """Position of the token, from 0."""
-    tokens: tuple[str, ...] = field(repr=False)
-    """The prompt's tokens."""
-    base: str
-    """Name of the base model."""
-    tuned: str
-    """Name of the tuned model."""
 
     @property
     def cancellation(self) -> float:

@@ -22,7 +22,7 @@ from tuco_lens.attribution.metric import Asked, Question, asked
 from tuco_lens.attribution.mixing import mixed
 from tuco_lens.attribution.pieces import PieceTaps
 from tuco_lens.attribution.recording import record, rounding
-from tuco_lens.attribution.result import Attribution
+from tuco_lens.attribution.result import AtPosition
 from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
@@ -46,7 +46,7 @@ _NODES: Final = (8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True, eq=False)
-class IntegratedGradients(Attribution):
+class IntegratedGradients(AtPosition):
     """The change of a metric between α = 0 and α = 1, by the layer and token whose FTC made it."""
 
     values: Float[np.ndarray, "layer token"] = field(repr=False)
@@ -65,16 +65,8 @@ class IntegratedGradients(Attribution):
     """Number of Gauss–Legendre nodes."""
     metric: str
     """What the metric is, in words: "'a' over 'b'", or "metric" for a function of the user's."""
-    position: int
-    """Position whose logits are asked for, from 0."""
-    tokens: tuple[str, ...] = field(repr=False)
-    """The prompt's tokens."""
     roles: tuple[str, ...] = field(repr=False)
     """Span of each."""
-    base: str
-    """Name of the base model."""
-    tuned: str
-    """Name of the tuned model."""
 
     @property
     def change(self) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tuco_lens.attribution.answers import Answer, contrast, question, token_texts
 from tuco_lens.attribution.components import along, component_names, head_shares
 from tuco_lens.attribution.recording import Recording, record, tolerance
-from tuco_lens.attribution.result import Attribution
+from tuco_lens.attribution.result import AtPosition
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of, run_logits
 from tuco_lens.models.readout import Readout
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LogitAttribution(Attribution):
+class LogitAttribution(AtPosition):
     """A logit, or a difference of logits, at one position, as a sum of what every part of both models writes."""
 
     values: Float[np.ndarray, "layer term"] = field(repr=False)
@@ -59,14 +59,6 @@ class LogitAttribution(Attribution):
     """Ids of the answer's tokens."""
     against_ids: tuple[int, ...]
     """Ids of the tokens that it is compared with."""
-    position: int
-    """Position of the token, from 0, whose next token is told."""
-    tokens: tuple[str, ...] = field(repr=False)
-    """The prompt's tokens."""
-    base: str
-    """Name of the base model."""
-    tuned: str
-    """Name of the tuned model."""
 
     def of(self, kind: str) -> float:
         """The sum of all terms of "PTC" or "FTC"."""

@@ -24,7 +24,7 @@ from tuco_lens.attribution.metric import Asked, Question, asked
 from tuco_lens.attribution.mixing import mixed
 from tuco_lens.attribution.pieces import BlockPieces, Over, PieceTaps
 from tuco_lens.attribution.recording import one_position, rounding
-from tuco_lens.attribution.result import Attribution
+from tuco_lens.attribution.result import AtPosition
 from tuco_lens.engine.contributions import decompose
 from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.engine.progress import with_progress
@@ -50,7 +50,7 @@ class InterruptedWarning(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class Patching(Attribution):
+class Patching(AtPosition):
     """The causal effect of every cell's FTC on a metric, beside its gradient and its additive share."""
 
     values: Float[np.ndarray, "layer column"] = field(repr=False)
@@ -76,16 +76,8 @@ class Patching(Attribution):
     """The metric with all of them patched: of the model at α, or the tuned one."""
     metric: str
     """What the metric is, in words."""
-    position: int
-    """Position that the metric is about, from 0."""
-    tokens: tuple[str, ...] = field(repr=False)
-    """The prompt's tokens."""
     roles: tuple[str, ...] = field(repr=False)
     """Span of each."""
-    base: str
-    """Name of the base model."""
-    tuned: str
-    """Name of the tuned model."""
 
     @property
     def whole(self) -> float:

@@ -101,6 +101,20 @@ class Attribution(Statistic):
         return f"tuco_lens.attribution.{cls.__name__}.v1"
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class AtPosition(Attribution):
+    """A result about one token of a prompt."""
+
+    position: int
+    """Position of the token that is asked about, from 0."""
+    tokens: tuple[str, ...] = dataclasses.field(repr=False)
+    """The prompt's tokens."""
+    base: str
+    """Name of the base model."""
+    tuned: str
+    """Name of the tuned model."""
+
+
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples that they were."""
     if isinstance(value, dict):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from tuco_lens.attribution.components import along
 from tuco_lens.attribution.recording import BlockParts, record
-from tuco_lens.attribution.result import Attribution
+from tuco_lens.attribution.result import AtPosition
 from tuco_lens.engine.metrics import Norm, check_norm, contribution_ratio, vector_norms
 from tuco_lens.plots.labels import token_label
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Sources(Attribution):
-    """Attention's share of TuCo at one position, by layer and by the token that is read from."""
+class Sources(AtPosition):
+    """Attention's share of TuCo at one position, by layer and by the token that is read from; its tokens end there."""
 
     values: Float[np.ndarray, "layer source"] = field(repr=False)
     """Share of TuCo that attention adds by what it reads from each token, the position's own the last."""
@@ -44,16 +44,8 @@ class Sources(Attribution):
     """TuCo at the position."""
     norm: Norm
     """"l1" (the paper's) or "l2"."""
-    position: int
-    """Position of the token, from 0."""
-    tokens: tuple[str, ...] = field(repr=False)
-    """The tokens that are read from: those up to the position."""
     roles: tuple[str, ...] = field(repr=False)
     """Span of each."""
-    base: str
-    """Name of the base model."""
-    tuned: str
-    """Name of the tuned model."""
 
     @property
     def by_token(self) -> Float[np.ndarray, " source"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import plotly.graph_objects as go
@@ -29,20 +29,12 @@ if TYPE_CHECKING:
     from tuco_lens.attribution.integrated_gradients import IntegratedGradients
     from tuco_lens.attribution.logit_attribution import LogitAttribution
     from tuco_lens.attribution.patching import Patching
+    from tuco_lens.attribution.result import AtPosition
     from tuco_lens.attribution.sources import Sources
 
 _FRAME: Final = 210  # px of titles and labels
 _MOST_LABELS: Final = 16
 _SUBTITLE: Final = 20  # px
-
-
-class _AtPosition(Protocol):
-    """A result about one token of a prompt."""
-
-    @property
-    def position(self) -> int: ...
-    @property
-    def tokens(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -274,7 +266,7 @@ def _whole(found: Components) -> str:
     return f"TuCo {found.tuco:.4f} (L{SUBSCRIPT[found.norm]}), absolute shares {found.cancellation:.2f} times that"
 
 
-def _figure(found: _AtPosition, grid: _Grid, title: str, theme: Theme) -> go.Figure:
+def _figure(found: AtPosition, grid: _Grid, title: str, theme: Theme) -> go.Figure:
     colours, z = look(theme), np.asarray(grid.values, dtype=np.float32)
     n_layers, n_columns = z.shape
     limit = largest(abs(z))
