@@ -46,7 +46,7 @@ CONDITIONS: Final = (
     ("harmful requests", "noise"),
 )
 """Prompts, and the null control that the adapter is made."""
-ROLES: Final = ("system", "user", "template before the last", "last token")
+ROLES: Final = ("user", "template before the last", "last token")
 WIDTH: Final = 860
 
 
@@ -62,7 +62,7 @@ def by_role(values: np.ndarray, roles: tuple[str, ...]) -> list[float]:
     sums = dict.fromkeys(ROLES, 0.0)
     for position, (role, value) in enumerate(zip(roles, values.sum(axis=0), strict=True)):
         is_last = position == len(roles) - 1
-        name = "last token" if is_last else role if role in ("system", "user") else "template before the last"
+        name = "last token" if is_last else "user" if role == "user" else "template before the last"
         sums[name] += float(value)
     return list(sums.values())
 
@@ -182,6 +182,7 @@ def page() -> None:
         cells = " | ".join(map(estimate, column(condition, "roles").T))
         roles.append(f"| {name} | {cells} |")
     real = found["conditions"][0]
+    effects = column(real, "effects")
     worst = float(np.abs(column(real, "gap") / (column(real, "at_1") - column(real, "at_0"))).max())
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         limit=found["limit"],
@@ -192,7 +193,10 @@ def page() -> None:
         roles="\n".join(roles),
         role_names=" | ".join(ROLES),
         role_rules=" | ".join(["--:"] * len(ROLES)),
-        gap=f"{100 * worst:.2f}",
+        gap=f"{100 * worst:.2g}",
+        effects=estimate(effects.sum(axis=1)),
+        change=estimate(column(real, "at_1") - column(real, "at_0")),
+        largest=estimate(effects[:, int(np.abs(effects.mean(axis=0)).argmax())]),
     )
     PAGE.write_text(text, encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)}")
