@@ -56,6 +56,7 @@ class Lab:
         command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
         command += ["--port=0", f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={folder}"]
         command += ["--LabApp.extension_manager=readonly", "--LabApp.news_url=None"]
+        command += ["--LabApp.expose_app_in_browser=True"]  # by which tests change its theme
         self.log = (folder / "server.log").open("wb")
         self.server = subprocess.Popen(
             command, cwd=folder, env={**os.environ, **own}, stdout=self.log, stderr=self.log, start_new_session=True
@@ -155,6 +156,13 @@ class Notebook:
     def shows(self, name: str, text: str) -> None:
         sync_api.expect(self.text(name)).to_contain_text(text, timeout=PATIENCE)
 
+    def set_theme(self, theme: str) -> None:
+        """JupyterLab's own, "Light" or "Dark"."""
+        self.page.evaluate(
+            "theme => jupyterapp.commands.execute('apputils:change-theme', { theme: `JupyterLab ${theme}` })", theme
+        )
+        self.page.locator(f'body[data-jp-theme-light="{str(theme == "Light").lower()}"]').wait_for(state="attached")
+
     def tick_labels(self) -> list[str]:
         """Tokens below the map."""
         return self.explorer.locator(".xtick text").all_text_contents()
@@ -251,8 +259,11 @@ def test_the_first_coloured_tokens_of_a_notebook_carry_the_script_for_all(notebo
     notebook.assert_innocent()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_why_tab_draws_its_map_and_a_click_tells_words_and_components(notebook: Notebook, width: int) -> None:
+@pytest.mark.parametrize(("width", "theme"), [(1280, "Dark"), (390, "Light")])
+def test_the_why_tab_draws_its_map_and_a_click_tells_words_and_components(
+    notebook: Notebook, width: int, theme: str
+) -> None:
+    notebook.set_theme(theme)
     notebook.page.set_viewport_size({"width": width, "height": 1000})
     notebook.ask(f"Where is the king {width}?")
     notebook.shows("prompt", "king")
@@ -273,6 +284,9 @@ def test_the_why_tab_draws_its_map_and_a_click_tells_words_and_components(notebo
     notebook.shows("why-cell", "Layer 7 at")
     notebook.shows("why-cell", "attention")
     notebook.shows("why-cell", "FTC writes")
+    for name in ("why-status", "why-cell"):
+        red = int(notebook.text(name).evaluate("text => getComputedStyle(text).color.match(/\\d+/)[0]"))
+        assert red > 150 if theme == "Dark" else red < 100, name
     notebook.set_alpha("0.5")
     notebook.shows("why-status", "at α = 0.5, a change of")
     notebook.explorer.locator("button", has_text="α = 1").click()

@@ -190,5 +190,14 @@ def test_bad_input_is_one_line() -> None:
     ]:
         with pytest.raises(InputError, match=why):
             pair.features("one", sae, **{"layer": 0, **options})  # pyright: ignore[reportArgumentType]
+
+    class Failing(Known):
+        def decode(self, feature_acts: Tensor) -> Tensor:
+            raise RuntimeError("a user's dictionary")
+
+    with pytest.raises(RuntimeError, match="a user's dictionary"):
+        pair.features("one", Failing(), 0)
+    blocks = [*pair.base.blocks, *pair.tuned.blocks]
+    assert not any(m._forward_hooks for block in blocks for m in block.modules() if m is not block)
     found = pair.features("one", Narrow(), 0)
     assert np.isnan([found.base_error, found.tuned_error, found.change_error]).all()  # a transcoder to something else
