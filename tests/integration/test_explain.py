@@ -76,10 +76,23 @@ def test_what_the_architecture_does_not_tell_is_missing_with_its_reason(monkeypa
     assert found.missing == {"sources": "no hook_pattern: attention is fused; ask without that part"}
 
 
-def test_equal_models_have_nothing_to_explain() -> None:
-    found = tiny_pair("bridge", strength=0.0).explain("one two", answer="a", against="b")
-    assert "fine-tuning adds nothing here" in found.summary()
-    assert not found.values.any()
+def test_equal_models_have_nothing_to_explain(tmp_path: Path) -> None:
+    pair = tiny_pair("bridge", strength=0.0)
+    for patch in ("component", "head", "layer_token", "layer"):
+        found = pair.explain("one two", answer="a", against="b", patch=patch)
+        assert "fine-tuning adds nothing here" in found.summary()
+        assert not found.values.any()
+        assert 'id="why"' in found.page(tmp_path / "page.html").read_text(encoding="utf-8")
+    split = pair.integrated_gradients("one two", answer="a", over="head")
+    assert split.parts == ("0", "1", "2", "3", "bias", "mlp", "other")
+    assert len(split.parts_figure().data[0].x) == 7  # pyright: ignore
+
+
+def test_one_layer_one_token_and_one_head_are_explained_and_drawn(tmp_path: Path) -> None:
+    found = tiny_pair("bridge", n_layers=1).explain([5], answer="a", against="b", patch="layer_token")
+    assert found.values.shape == (1, 1)
+    assert "layer 0" in found.summary()
+    assert 'id="causes"' in found.page(tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_bad_input_is_one_line() -> None:

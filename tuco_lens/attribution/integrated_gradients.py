@@ -198,9 +198,9 @@ def integrated_gradients(
 
 
 def _beyond_rounding(values: Float[np.ndarray, "layer token part"], dtype: str) -> list[int]:
-    """The parts that some block has."""
+    """The parts that some block has; all of them where nothing changes."""
     sizes = np.abs(values).sum(axis=(0, 1))
-    return [column for column, size in enumerate(sizes) if size > rounding(dtype) * sizes.sum()]
+    return [column for column, size in enumerate(sizes) if size >= rounding(dtype) * sizes.sum()]
 
 
 class _Gradients:

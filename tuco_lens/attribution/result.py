@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from tuco_lens.results.files import write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
+_HEADER: Final = "attribution"
+"""The entry of the file's header with all that is no array."""
 ResultT = TypeVar("ResultT", bound="Attribution")
 
 
@@ -46,7 +48,9 @@ class Attribution(Statistic):
         from safetensors.numpy import save
 
         arrays, plain = self._packed()
-        return write_whole(Path(path), save(arrays, metadata={"format": self._format(), "fields": json.dumps(plain)}))
+        # One entry, since the order of several is chance: the same result is the same file.
+        header = json.dumps({"format": self._format(), "fields": plain})
+        return write_whole(Path(path), save(arrays, metadata={_HEADER: header}))
 
     def _packed(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays, and all other fields; those of a result within this one have its field's name before theirs."""
@@ -88,11 +92,11 @@ class Attribution(Statistic):
         remedy = f"give a file of {cls.__name__}.save"
         try:
             with safe_open(str(path), framework="numpy") as file:
-                header: dict[str, str] = file.metadata() or {}
+                header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
                 if header.get("format") != cls._format():
                     raise InputError(f"{path} holds no {cls.__name__}", f"its format is not {cls._format()}", remedy)
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return cls._unpacked(arrays, json.loads(header["fields"]))
+            return cls._unpacked(arrays, header["fields"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"cannot read {path}", str(error), remedy) from error
 
