@@ -17,12 +17,13 @@
 #
 # # Why this answer?
 #
-# TuCo says *how much* of a response is fine-tuning. Here: which component it comes from, which words of the prompt bring
-# it in, what it writes, and which of it made the answer what it is. One question, from the sum down to single heads.
+# TuCo says *how much* of a response is fine-tuning. Here: which component it comes from, which words of the prompt
+# bring it in, what it writes, and which of it made the answer what it is. One question, from the sum down to single
+# heads.
 #
-# Two kinds of answer, which should not be mixed up. **Shares** split one pass exactly, and say what each part adds to the
-# sum as it came out. **Causes** change something and compute everything behind it anew. At the end they are held against
-# each other.
+# Two kinds of answer, which should not be mixed up. **Shares** split one pass exactly, and say what each part adds to
+# the sum as it came out. **Causes** change something and compute everything behind it anew. At the end they are held
+# against each other.
 #
 # The models are the pair of 5.5 million parameters that comes with the package: they show the tool, and are no finding
 # about language models.
@@ -77,7 +78,8 @@ read.figure()
 #
 # ## What does it write?
 #
-# FTC summed up to each layer, through the final norm and the unembedding: the words that fine-tuning has promoted so far.
+# FTC summed up to each layer, through the final norm and the unembedding: the words that fine-tuning has promoted so
+# far.
 
 # %%
 lens = pair.logit_lens(QUESTION, chat=True, of="cumulative_ftc", k=5)
@@ -98,8 +100,8 @@ written.figure()
 # ## What changed the answer?
 #
 # Now through everything downstream. With α at every layer and token on the line from 0 (the base model's blocks) to 1
-# (the tuned model), the gradient by each α, integrated, is its part of the change. They add up to it, but for the error of
-# the integral, which is told.
+# (the tuned model), the gradient by each α, integrated, is its part of the change. They add up to it, but for the
+# error of the integral, which is told.
 
 # %%
 change = pair.integrated_gradients(QUESTION, chat=True, over="component")
@@ -126,9 +128,9 @@ print(causes.summary())
 causes.comparison_figure()
 
 # %% [markdown]
-# The three maps are of the same cells. The gradient foretells the effect of a head well; a head's share of TuCo does not
-# have to, for it knows nothing of the question that was asked. And effects do not add up to the whole: what one cell does,
-# another may do in its place.
+# The three maps are of the same cells. The gradient foretells the effect of a head well; a head's share of TuCo does
+# not have to, for it knows nothing of the question that was asked. And effects do not add up to the whole: what one
+# cell does, another may do in its place.
 
 # %%
 layers = {way: pair.patching(QUESTION, chat=True, over="layer", way=way) for way in ("out", "in")}
