@@ -67,6 +67,17 @@ def test_known_features_change_as_the_two_streams_do(backend: str) -> None:
     assert top[3:] == np.argsort(-found.values)[-3:].tolist()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_block_behind_the_layer_runs(backend: str) -> None:
+    pair = tiny_pair(backend)
+    ran: list[int] = []
+    for model in (pair.base, pair.tuned):
+        for layer, block in enumerate(model.blocks):
+            block.register_forward_hook(lambda _m, _a, _o, layer=layer: ran.append(layer))
+    pair.features("one two", Known(), 1)
+    assert sorted(ran) == [0, 0, 1, 1]
+
+
 def test_a_direction_that_fine_tuning_adds_is_the_feature_that_rises() -> None:
     pair = tiny_pair("bridge")
     unit = torch.nn.functional.normalize(torch.linspace(-1, 2, pair.d_model), dim=0)

@@ -132,6 +132,20 @@ def test_shares_are_those_of_the_components(backend: str) -> None:
     assert cells.shares.sum(axis=0) == pytest.approx(by_token.numpy(), rel=1e-4)
 
 
+def test_layers_are_patched_where_no_parts_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = tiny_pair("bridge")
+    expected = {over: pair.patching("one two", difference, over=over) for over in ("layer", "layer_token")}
+
+    def refuse(*_: Any) -> None:
+        raise InputError("no components on this architecture", "its blocks have other parts", "use run_with_cache")
+
+    monkeypatch.setattr("tuco_lens.attribution.patching.components", refuse)
+    for over, before in expected.items():
+        assert pair.patching("one two", difference, over=over).values == pytest.approx(before.values)  # pyright: ignore
+    with pytest.raises(InputError, match="no components on this architecture"):
+        pair.patching("one two", difference, over="component")
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_interrupted_map_goes_on_from_its_result(backend: str, tmp_path: Path) -> None:
     pair = tiny_pair(backend)

@@ -176,7 +176,7 @@ def features(pair: AttributedPair, prompts: Sequence[Prompt], sae: Dictionary, o
                     found.append((step.base_post[row, chosen[i]], step.tuned_post[row, chosen[i]]))
 
         with fast_path(pair.base, pair.tuned), lockstep(pair.base, pair.tuned, visit):
-            run_blocks(pair.tuned, ids)
+            run_blocks(pair.tuned, ids, layer)
         for base, tuned in found:  # after the pass, so that a batch which does not fit adds nothing
             sums.add(base, tuned)
 

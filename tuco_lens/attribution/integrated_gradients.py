@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tuco_lens.attribution.metric import Asked, Question, asked
 from tuco_lens.attribution.mixing import mixed
-from tuco_lens.attribution.pieces import PieceTaps
+from tuco_lens.attribution.pieces import WHOLE, PieceTaps
 from tuco_lens.attribution.recording import record, rounding
 from tuco_lens.attribution.result import AtPosition
 from tuco_lens.engine.memory import FittingBatches
@@ -121,7 +121,7 @@ class IntegratedGradients(AtPosition):
         return pd.DataFrame(list(self._rows()), columns=["layer", "position", "token", "role", "part", "value"])
 
     def _rows(self) -> Iterator[tuple[int, int, str, str, str, float]]:
-        cells, parts = (self.values[..., None], ("FTC",)) if self.split is None else (self.split, self.parts)
+        cells, parts = (self.values[..., None], (WHOLE,)) if self.split is None else (self.split, self.parts)
         for layer, rows in enumerate(cells):
             for position, row in enumerate(rows):
                 for part, value in zip(parts, row, strict=True):

@@ -109,7 +109,7 @@ class Asked(Brief):
         point: Any = blocks(pair.tuned)[self.layer].hook_resid_post
         handle = point.register_forward_hook(lambda _module, _args, stream: seen.append(stream))
         try:
-            run_blocks(pair.tuned, ids)
+            run_blocks(pair.tuned, ids, self.layer)
         finally:
             handle.remove()
         return _checked(self.function(seen[-1]), n_rows)

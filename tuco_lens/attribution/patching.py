@@ -22,7 +22,7 @@ from torch import Tensor
 from tuco_lens.attribution.components import ComponentOptions, components
 from tuco_lens.attribution.metric import Asked, Question, asked
 from tuco_lens.attribution.mixing import mixed
-from tuco_lens.attribution.pieces import BlockPieces, Over, PieceTaps
+from tuco_lens.attribution.pieces import WHOLE, BlockPieces, Over, PieceTaps
 from tuco_lens.attribution.recording import one_position, rounding
 from tuco_lens.attribution.result import AtPosition
 from tuco_lens.engine.contributions import decompose
@@ -349,12 +349,11 @@ class _Patcher:
         over, prompt, position = self.options.over, self.question.prompt, self.question.position
         if over not in get_args(Over):
             raise InputError(f"over {over!r}", f"there are {', '.join(get_args(Over))}", "name one of them")
-        if over == "layer_token":
-            return _shares_by_token(self.pair, prompt), ()
+        if over in ("layer", "layer_token"):  # blocks whole, whatever they are made of
+            by_token = _shares_by_token(self.pair, prompt)
+            return (by_token, ()) if over == "layer_token" else (by_token[:, [position]], (WHOLE,))
         what = ComponentOptions(position, heads=over == "head", modules=over == "module")
         found = components(self.pair, prompt, what)
-        if over == "layer":
-            return found.values.sum(axis=1, keepdims=True), ("FTC",)
         if over == "component":
             return found.values, found.components
         if over == "module":

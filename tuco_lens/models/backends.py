@@ -45,11 +45,11 @@ def dtype_of(model: Any) -> torch.dtype:
 
 
 class _BlocksDone(Exception):
-    """Raised after the last block, to skip the final norm and the unembedding."""
+    """Raised after the last block that is asked for, to skip the final norm and the unembedding."""
 
 
-def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
-    """Run a forward pass through the blocks only, for the effect of their hooks.
+def run_blocks(model: Any, ids: Int[Tensor, "batch pos"], last: int = -1) -> None:
+    """Run a forward pass through the blocks only, up to and including the `last`, for the effect of their hooks.
 
     Unembedding even one position reads the whole matrix, a noticeable cost for a short prompt on a small model, and no
     argument skips it for both kinds of model and every architecture.
@@ -58,7 +58,7 @@ def run_blocks(model: Any, ids: Int[Tensor, "batch pos"]) -> None:
     def stop(*_: Any) -> None:
         raise _BlocksDone
 
-    handle = blocks(model)[-1].register_forward_hook(stop)  # registered last, so it runs last
+    handle = blocks(model)[last].register_forward_hook(stop)  # registered last, so it runs last
     try:
         if backend_of(model) == "hooked":
             model(ids, return_type=None, padding_side="right")
