@@ -259,13 +259,14 @@ def test_the_first_coloured_tokens_of_a_notebook_carry_the_script_for_all(notebo
     notebook.assert_innocent()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1280, "Dark"), (390, "Light")])
+@pytest.mark.parametrize("theme", ["Dark", "Light"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_the_why_tab_draws_its_map_and_a_click_tells_words_and_components(
     notebook: Notebook, width: int, theme: str
 ) -> None:
     notebook.set_theme(theme)
     notebook.page.set_viewport_size({"width": width, "height": 1000})
-    notebook.ask(f"Where is the king {width}?")
+    notebook.ask(f"Where is the king {width}, {theme}?")
     notebook.shows("prompt", "king")
     notebook.explorer.locator(".lm-TabBar-tab", has_text="Why").click()
     notebook.shows("why-status", "at α = 1, a change of")
