@@ -338,6 +338,26 @@ def test_a_changed_prompt_and_a_changed_alpha_redraw(pair: ModelPair) -> None:
     assert shown.figure.layout.title == expected.figure.layout.title
 
 
+def test_a_click_on_a_map_that_is_being_drawn_again_does_not_deafen_it_for_the_next() -> None:
+    import plotly.graph_objects as go
+
+    from tuco_lens.explorer.layout import Picture
+
+    def click_of_trace(index: int) -> dict[str, Any]:
+        points = {"xs": ["a"], "ys": [0], "point_indexes": [[0, 0]], "trace_indexes": [index]}
+        return {"event_type": "plotly_click", "points": points, "device_state": None, "selector": None}
+
+    picture, heard = Picture(lambda call: call()), list[Any]()
+    for _ in range(2):  # drawn, and drawn again
+        picture.draw(go.Figure(go.Heatmap(x=["a", "b"], z=[[1, 2]])))
+    picture.figure.data[0].on_click(lambda _trace, points, _state: heard.append(points.xs))
+    picture.figure._js2py_pointsCallback = click_of_trace(1)  # the page still had the old map beside the new one
+    assert picture.figure._js2py_pointsCallback is None  # or the page would not send the same click again
+    assert heard == []
+    picture.figure._js2py_pointsCallback = click_of_trace(0)
+    assert heard == [["a"]]
+
+
 def test_the_other_map_is_drawn_without_running_a_model(pair: ModelPair) -> None:
     shown = explorer(pair)
     with passes(pair) as counts:

@@ -63,8 +63,20 @@ class Picture:
 
 def _figure_widget(drawn: Any) -> Any:
     import plotly.graph_objects as go
+    from traitlets import observe
 
-    figure: Any = go.FigureWidget(drawn)
+    class Listening(go.FigureWidget):
+        """Hears clicks after one that named a trace which had just gone, as on a map that was being drawn again."""
+
+        @observe("_js2py_pointsCallback")
+        def _handler_js2py_pointsCallback(self, change: Any) -> None:
+            try:
+                super()._handler_js2py_pointsCallback(change)
+            except KeyError:
+                # The page has the same state, and sends a click only where that changes: it would hide the next one.
+                self._js2py_pointsCallback = None
+
+    figure: Any = Listening(drawn)
     figure._config = {**figure._config, "responsive": True, "displaylogo": False}
     return figure
 
