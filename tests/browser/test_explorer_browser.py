@@ -160,7 +160,9 @@ class Notebook:
         """Click a map's last layer at the last token until a text says so: one that is being drawn hears nothing."""
         deadline = time.monotonic() + PATIENCE / 1000
         while text not in (self.text(name).text_content() or "") and time.monotonic() < deadline:
-            box = tab.locator(".nsewdrag").first.bounding_box()
+            plot = tab.locator(".nsewdrag").first
+            plot.scroll_into_view_if_needed()  # a click outside the window falls on nothing
+            box = plot.bounding_box()
             self.page.mouse.click(box["x"] + box["width"] - 4, box["y"] + 4)
             with contextlib.suppress(AssertionError):
                 sync_api.expect(self.text(name)).to_contain_text(text, timeout=5_000)
