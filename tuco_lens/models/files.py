@@ -15,6 +15,8 @@ from collections.abc import Collection, Generator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
+
 from tuco_lens.brief import cut
 from tuco_lens.errors import LoadError
 
@@ -24,6 +26,8 @@ _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLE_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _LONGEST_NAME = 255
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_GGUF_TEXT, _GGUF_ARRAY = 8, 9
+"""Types of values in the format's metadata."""
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -159,27 +163,53 @@ def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
 
 @contextlib.contextmanager
 def gguf_parsed_once() -> Generator[None]:
-    """Parse a `.gguf` file's metadata only once within the `with` block.
+    """Parse a `.gguf` file's metadata only once within the `with` block, and faster.
 
-    transformers makes a new reader for each of config, tokenizer and weights, and with a large vocabulary each takes
-    seconds, most of a load. The readers only map the file, and are released at the end.
+    transformers makes a new reader for each of config, tokenizer and weights and reads every value anew, which with a
+    large vocabulary is most of a load. The readers only map the file, and are released at the end.
     """
     if importlib.util.find_spec("gguf") is None:
         yield
         return
     import gguf
+    from transformers import modeling_gguf_pytorch_utils
 
-    make, known = gguf.GGUFReader, dict[Any, Any]()
+    class Reader(gguf.GGUFReader):
+        """Slices a plain array: each of a million slices of a `memmap` costs three times as much."""
+
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = mapped.view(np.ndarray)
+
+    known: dict[Any, Any] = {}
+    values: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def reader(path: Any, mode: Any = "r") -> Any:
         status = os.stat(path)
         key = (os.path.realpath(path), status.st_mtime_ns, status.st_size, mode)
         if key not in known:
-            known[key] = make(path, mode)
+            known[key] = Reader(path, mode)
         return known[key]
 
-    gguf.GGUFReader = reader  # pyright: ignore[reportAttributeAccessIssue]
-    try:
+    def value(part: Any, types: list[int]) -> Any:
+        key = (id(part), id(types))
+        if key not in values:
+            is_text = types in ([_GGUF_TEXT], [_GGUF_ARRAY, _GGUF_TEXT])
+            # With what it was made of, or another's `id` might be the same later.
+            values[key] = (part.tobytes().decode() if is_text else parse(part, types), part, types)
+        return values[key][0]
+
+    reads: Any = modeling_gguf_pytorch_utils
+    parse = reads._gguf_parse_value
+    with contextlib.ExitStack() as stack:
+        for module, name, own in (
+            (gguf, "GGUFReader", reader),
+            (reads, "_gguf_parse_value", value),
+        ):
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, own)
         yield
-    finally:
-        gguf.GGUFReader = make  # pyright: ignore[reportAttributeAccessIssue]
