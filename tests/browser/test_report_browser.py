@@ -86,6 +86,11 @@ class Report:
     def layout(self, path: str, figure: str = "heatmap") -> Any:
         return self.page.evaluate(f"document.getElementById('{figure}').layout.{path}")
 
+    def selects(self, token: int) -> None:
+        """Wait for a click or key to have selected a token: plotly.js tells of it after the event."""
+        self.page.locator(f"#strip #token-{token}[aria-selected=true]").wait_for(state="attached")
+        assert self.selected_token() == token
+
     def selected_token(self) -> int:
         (name,) = self.page.locator("#strip [aria-selected=true]").evaluate_all("spans => spans.map(s => s.id)")
         assert self.page.locator("#strip").get_attribute("aria-activedescendant") == name
@@ -380,7 +385,7 @@ def test_five_thousand_prompts_can_be_sorted_filtered_and_opened(report: Callabl
 def assert_selected(opened: Report, measurement: Measurement, index: int, token: int) -> None:
     """Strip, readout, map and profile show the same token."""
     item = measurement[index]
-    assert opened.selected_token() == token
+    opened.selects(token)
     assert (
         f"Token {token + 1} of {item.n_tokens}: {item.prompt.tokens[token]} (id "
         in opened.page.locator("#readout").text_content()
@@ -414,7 +419,7 @@ def test_a_click_on_a_column_selects_its_token_everywhere(report: Callable[..., 
         opened.page.mouse.move(0, 0)
         assert_selected(opened, measurement, 0, token)
     opened.page.mouse.click(*opened.at_cell(0, 5))
-    assert opened.selected_token() == 5
+    opened.selects(5)
     opened.visit.assert_innocent()
 
 
