@@ -358,6 +358,23 @@ def test_a_click_on_a_map_that_is_being_drawn_again_does_not_deafen_it_for_the_n
     assert heard == [["a"]]
 
 
+def test_a_click_that_fails_is_told_and_does_not_hide_the_next() -> None:
+    import plotly.graph_objects as go
+
+    from tuco_lens.explorer.layout import Picture
+
+    def fail(*_: Any) -> None:
+        raise KeyError("of the callback's own")
+
+    picture = Picture(lambda call: call())
+    picture.draw(go.Figure(go.Heatmap(x=["a", "b"], z=[[1, 2]])))
+    picture.figure.data[0].on_click(fail)
+    points = {"xs": ["a"], "ys": [0], "point_indexes": [[0, 0]], "trace_indexes": [0]}
+    with pytest.raises(KeyError, match="of the callback's own"):
+        picture.figure._js2py_pointsCallback = {"event_type": "plotly_click", "points": points}
+    assert picture.figure._js2py_pointsCallback is None
+
+
 def test_the_other_map_is_drawn_without_running_a_model(pair: ModelPair) -> None:
     shown = explorer(pair)
     with passes(pair) as counts:

@@ -65,14 +65,18 @@ def _figure_widget(drawn: Any) -> Any:
     import plotly.graph_objects as go
     from traitlets import observe
 
-    class Listening(go.FigureWidget):
-        """Hears clicks after one that named a trace which had just gone, as on a map that was being drawn again."""
+    widget: Any = go.FigureWidget
+
+    class Listening(widget):
+        """Hears a click after one that failed, or that named a trace which had just gone from a map drawn again."""
 
         @observe("_js2py_pointsCallback")
         def _handler_js2py_pointsCallback(self, change: Any) -> None:
+            named = ((change["new"] or {}).get("points") or {}).get("trace_indexes", [])
             try:
-                super()._handler_js2py_pointsCallback(change)
-            except KeyError:
+                if all(index < len(self.data) for index in named):
+                    super()._handler_js2py_pointsCallback(change)
+            finally:
                 # The page has the same state, and sends a click only where that changes: it would hide the next one.
                 self._js2py_pointsCallback = None
 

@@ -140,8 +140,9 @@ class WhyTab:
             self.status.value = pages.done(found.summary(), time.perf_counter() - start)
 
     def _click(self, points: Any) -> None:
-        if self.found is None or self._view is None or not points.xs:
-            return
-        position = list(self.picture.figure.data[0].x).index(points.xs[0])
+        columns = list(self.picture.figure.data[0].x)
+        if self.found is None or self._view is None or not points.xs or points.xs[0] not in columns:
+            return  # nothing was clicked, or a map that has just gone
+        position = columns.index(points.xs[0])
         cell = cell_why(self.pair, self._view, self.found, round(points.ys[0]), position)
         self.cell.value = pages.cell_html(cell)

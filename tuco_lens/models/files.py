@@ -15,8 +15,6 @@ from collections.abc import Collection, Generator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import numpy as np
-
 from tuco_lens.brief import cut
 from tuco_lens.errors import LoadError
 
@@ -28,6 +26,8 @@ _LONGEST_NAME = 255
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _GGUF_TEXT, _GGUF_ARRAY = 8, 9
 """Types of values in the format's metadata."""
+_GGUF_PARSE = "_gguf_parse_value"
+"""transformers' function that reads one of them."""
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
@@ -174,9 +174,50 @@ def gguf_parsed_once() -> Generator[None]:
     import gguf
     from transformers import modeling_gguf_pytorch_utils
 
-    class Reader(gguf.GGUFReader):
-        """Slices a plain array: each of a million slices of a `memmap` costs three times as much."""
+    reads: Any = modeling_gguf_pytorch_utils
+    parsed = _ParsedGguf(gguf.GGUFReader, getattr(reads, _GGUF_PARSE, None))
+    with contextlib.ExitStack() as stack:
+        for module, name, own in ((gguf, "GGUFReader", parsed.reader), (reads, _GGUF_PARSE, parsed.value)):
+            if hasattr(module, name):  # a release of transformers without it only loads more slowly
+                stack.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, own)
+        yield
 
+
+class _ParsedGguf:
+    """Readers and values that are made once for each file.
+
+    Args:
+        make: gguf's class of readers.
+        parse: transformers' function from a value's bytes and types to the value.
+    """
+
+    def __init__(self, make: Any, parse: Any) -> None:
+        self._make, self._parse = _over_plain_array(make), parse
+        self._readers: dict[Any, Any] = {}
+        self._values: dict[tuple[int, int], tuple[Any, ...]] = {}
+
+    def reader(self, path: Any, mode: Any = "r") -> Any:
+        status = os.stat(path)
+        key = (os.path.realpath(path), status.st_mtime_ns, status.st_size, mode)
+        if key not in self._readers:
+            self._readers[key] = self._make(path, mode)
+        return self._readers[key]
+
+    def value(self, part: Any, types: list[int]) -> Any:
+        key = (id(part), id(types))
+        if key not in self._values:
+            is_text = types in ([_GGUF_TEXT], [_GGUF_ARRAY, _GGUF_TEXT])
+            # With what it was made of, or another's `id` might be the same later.
+            self._values[key] = (part.tobytes().decode() if is_text else self._parse(part, types), part, types)
+        return self._values[key][0]
+
+
+def _over_plain_array(make: Any) -> Any:
+    """The class of readers, but one that slices an array; gguf's slices a `memmap`, millions of times and slowly."""
+    import numpy as np
+
+    class Reader(make):
         @property
         def data(self) -> Any:
             return self._data
@@ -185,31 +226,4 @@ def gguf_parsed_once() -> Generator[None]:
         def data(self, mapped: Any) -> None:
             self._data = mapped.view(np.ndarray)
 
-    known: dict[Any, Any] = {}
-    values: dict[tuple[int, int], tuple[Any, ...]] = {}
-
-    def reader(path: Any, mode: Any = "r") -> Any:
-        status = os.stat(path)
-        key = (os.path.realpath(path), status.st_mtime_ns, status.st_size, mode)
-        if key not in known:
-            known[key] = Reader(path, mode)
-        return known[key]
-
-    def value(part: Any, types: list[int]) -> Any:
-        key = (id(part), id(types))
-        if key not in values:
-            is_text = types in ([_GGUF_TEXT], [_GGUF_ARRAY, _GGUF_TEXT])
-            # With what it was made of, or another's `id` might be the same later.
-            values[key] = (part.tobytes().decode() if is_text else parse(part, types), part, types)
-        return values[key][0]
-
-    reads: Any = modeling_gguf_pytorch_utils
-    parse = reads._gguf_parse_value
-    with contextlib.ExitStack() as stack:
-        for module, name, own in (
-            (gguf, "GGUFReader", reader),
-            (reads, "_gguf_parse_value", value),
-        ):
-            stack.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, own)
-        yield
+    return Reader
