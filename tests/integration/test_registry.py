@@ -21,10 +21,10 @@ from tests.architectures import from_config, make_ids, make_tokenizer, tuned_fro
 from tests.oracle import oracle, scaled_logits
 from tests.registry import buildable, tiny_config
 from tuco_lens import ModelPair
+from tuco_lens.engine.kv_caches import new_cache
 from tuco_lens.errors import LoadError
 from tuco_lens.models import hooked
 from tuco_lens.models.checks import require_sane_config
-from tuco_lens.steering.kv_caches import new_cache
 
 MAJOR = int(importlib.metadata.version("transformer-lens").split(".")[0])
 NEWER = "install transformer-lens 4.3 or later"

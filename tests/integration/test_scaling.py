@@ -18,7 +18,7 @@ from tests.integration.test_engine import BACKENDS, n_hooks
 from tests.oracle import scaled_logits
 from tests.pairs import VOCAB, byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
 from tuco_lens import InputError, ModelPair
-from tuco_lens.steering.kv_caches import new_cache
+from tuco_lens.engine.kv_caches import new_cache
 from tuco_lens.steering.scaling import METHODS
 
 IDS = torch.tensor([[0, 5, 9, 200, 31, 7, 120], [4, 4, 250, 8, 2, 3, 99]])

@@ -45,16 +45,16 @@ class BlockStep(Brief):
 
 
 class BlockArguments(Protocol):
-    """Decides how base blocks are called; see `steering/kv_caches.py`."""
+    """Decides how base blocks are called; see `engine/kv_caches.py`."""
 
     def enter(self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A tuned block is about to run with these arguments."""
         ...
 
     def base_arguments(
-        self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, layer: int, args: tuple[Any, ...], kwargs: dict[str, Any], *, apart: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for the base block beside a tuned block that was called with these."""
+        """The arguments for the base block beside a tuned block that was called with these; `apart` if on its own."""
         ...
 
 
@@ -152,7 +152,7 @@ class BlockWatch:
     def _run_base(self, stream: Tensor, *, apart: bool = False) -> Tensor:
         args, kwargs = self._call
         if self.arguments is not None:
-            args, kwargs = self.arguments.base_arguments(self.layer, args, kwargs)
+            args, kwargs = self.arguments.base_arguments(self.layer, args, kwargs, apart=apart)
         if self.own is not None:
             args, kwargs = self.own.of_block(self.layer, args, kwargs)
         if self.shared is not None:

@@ -30,7 +30,7 @@ class OwnPositions:
     Args:
         base: a TransformerBridge, whose blocks run beside the tuned model's.
         tuned: the tuned model, of the same kind.
-        beside: gives the base blocks' KV cache beside one of the tuned model's; see `steering/kv_caches.py`.
+        beside: gives the base blocks' KV cache beside one of the tuned model's; see `engine/kv_caches.py`.
     """
 
     def __init__(self, base: Any, tuned: Any, beside: Callable[[Any], Any] | None = None) -> None:

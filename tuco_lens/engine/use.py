@@ -91,6 +91,11 @@ def guard(*models: Any) -> None:
             module.register_forward_hook(_end, always_call=True)
 
 
+def is_guard(hook: object) -> bool:
+    """Whether a hook is one of those that `guard` puts on a model for good."""
+    return hook in (_begin, _end)
+
+
 def inner_module(model: Any) -> nn.Module:
     """The module that every pass goes through: for a bridge, the transformers model inside it."""
     return getattr(model, "original_model", model)

@@ -48,8 +48,10 @@ class _BlocksDone(Exception):
     """Raised after the last block that is asked for, to skip the final norm and the unembedding."""
 
 
-def run_blocks(model: Any, ids: Int[Tensor, "batch pos"], last: int = -1) -> None:
+def run_blocks(model: Any, ids: Int[Tensor, "batch pos"], last: int = -1, *, cache: Any = None) -> None:
     """Run a forward pass through the blocks only, up to and including the `last`, for the effect of their hooks.
+
+    With a KV cache the pass goes on from what it holds, and adds to it.
 
     Unembedding even one position reads the whole matrix, a noticeable cost for a short prompt on a small model, and no
     argument skips it for both kinds of model and every architecture.
@@ -60,10 +62,7 @@ def run_blocks(model: Any, ids: Int[Tensor, "batch pos"], last: int = -1) -> Non
 
     handle = blocks(model)[last].register_forward_hook(stop)  # registered last, so it runs last
     try:
-        if backend_of(model) == "hooked":
-            model(ids, return_type=None, padding_side="right")
-        else:
-            model(ids, return_type=None, use_cache=False)
+        model(ids, return_type=None, **pass_options(model, ids, cache))
     except _BlocksDone:
         return
     finally:
@@ -72,16 +71,24 @@ def run_blocks(model: Any, ids: Int[Tensor, "batch pos"], last: int = -1) -> Non
 
 def run_logits(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
     """One forward pass with the logits of every position."""
-    if backend_of(model) == "hooked":
-        return model(ids, return_type="logits", padding_side="right")
-    return model(ids, return_type="logits", use_cache=False)
+    return model(ids, return_type="logits", **pass_options(model, ids))
+
+
+def pass_options(model: Any, ids: Int[Tensor, "batch pos"], cache: Any = None) -> dict[str, Any]:
+    """The arguments of a pass of right-padded rows, from the beginning or behind what a KV cache holds.
+
+    Under causal attention no token sees the padding that follows, so it needs no mask.
+    """
+    if backend_of(model) == "bridge":
+        return {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+    if cache is None:
+        return {"padding_side": "right"}
+    return {"padding_side": "right", "past_kv_cache": cache, "attention_mask": torch.ones_like(ids)}
 
 
 def run_embedding(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream x_0 that enters block 0, with positions and scaling as the model itself applies them."""
-    if backend_of(model) == "hooked":
-        return model(ids, stop_at_layer=0, padding_side="right")
-    return model(ids, stop_at_layer=0, use_cache=False)
+    return model(ids, stop_at_layer=0, **pass_options(model, ids))
 
 
 def stream_of(block_output: Any) -> Tensor:

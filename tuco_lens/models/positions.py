@@ -98,6 +98,11 @@ def forget_lengths(hf_model: Any) -> None:
             module.register_forward_pre_hook(_begin_anew)
 
 
+def forgets_lengths(hook: object) -> bool:
+    """Whether a hook is one of those that `forget_lengths` puts on a model for good."""
+    return hook is _begin_anew
+
+
 def _begin_anew(rotary: Any, _args: Any) -> None:
     layer_types = rotary.rope_type if isinstance(rotary.rope_type, Mapping) else [None]
     for layer_type in layer_types:

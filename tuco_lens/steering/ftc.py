@@ -1,7 +1,7 @@
 """FTC_α-scaling, the paper's method (§5.1): x_{l+1} = x_l + PTC(x_l, l) + α·FTC(x_l, l), x being the scaled stream.
 
 Within each tuned block the base block runs on the same stream, and the mixture of the two outputs goes on. Which base
-KV cache belongs to the pass is the business of `kv_caches.py`.
+KV cache belongs to the pass is the business of `engine/kv_caches.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tuco_lens.engine.kv_caches import paired_caches
 from tuco_lens.engine.lockstep import BlockStep, BlockWatch, SharedStates
 from tuco_lens.engine.own_positions import OwnPositions
 from tuco_lens.models.backends import blocks
 from tuco_lens.steering.alpha import PositionFilter
-from tuco_lens.steering.kv_caches import paired_caches
 
 
 class FtcScaling:

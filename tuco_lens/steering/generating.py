@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tuco_lens.engine.contributions import NormAccumulator
 from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.kv_caches import goes_on, new_cache
 from tuco_lens.engine.lockstep import BlockStep
 from tuco_lens.engine.memory import free_memory, smaller_batch, split
 from tuco_lens.engine.metrics import contribution_ratio
@@ -28,7 +29,6 @@ from tuco_lens.models.positions import LengthKind, keeps_states, length_kind
 from tuco_lens.prompts.spans import display_tokens
 from tuco_lens.steering.ftc import FtcScaling
 from tuco_lens.steering.generation import GeneratedToken, Generation, StopReason
-from tuco_lens.steering.kv_caches import goes_on, new_cache
 from tuco_lens.steering.logits import ContrastiveLogits
 from tuco_lens.steering.rows import Row
 from tuco_lens.steering.sampling import Sampler, SamplingOptions, is_whole

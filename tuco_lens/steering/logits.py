@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tuco_lens.engine.kv_caches import new_cache, paired_caches
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of
-from tuco_lens.steering.kv_caches import new_cache, paired_caches
 
 _CACHE_NAMES = {"bridge": "past_key_values", "hooked": "past_kv_cache"}
 

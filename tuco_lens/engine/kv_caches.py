@@ -1,7 +1,8 @@
-"""KV caches of generation: the tuned model's, and beside it the one that the base blocks fill.
+"""KV caches of generation and of shared beginnings: the tuned model's, and beside it those that the base blocks fill.
 
 A tuned block is called with the tuned model's cache among its arguments. The base block that runs beside it must not
-append there, so it gets a cache of its own, begun when the tuned model's is empty and kept as long as that one lives.
+append there, so it gets a cache of its own, begun when the tuned model's is empty and kept as long as that one lives;
+and a second one for base blocks that run on a stream of their own (drift). `sharing.py` runs texts that begin alike.
 Both kinds are known here by what they can do: transformers' `Cache` (one object for all layers; bridge) and
 TransformerLens' cache entries (one per layer; hooked). Keys and values are replaced and never written in place, so a
 shallow copy of them is independent; running states (Mamba, linear attention) are written in place, and copied.
@@ -10,6 +11,7 @@ shallow copy of them is independent; running states (Mamba, linear attention) ar
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
@@ -108,9 +110,18 @@ def _fork_layer(layer: Any) -> Any:
     return other
 
 
-def with_rows(cache: Any, rows: Int[Tensor, " row"]) -> Any:
-    """A copy of a cache, or of an entry of one, with these rows of its batch; one row repeated costs no memory."""
+def with_rows(cache: Any, rows: Int[Tensor, " row"], *, forgets: bool = False) -> Any:
+    """A copy of a cache, or of an entry of one, with these rows of its batch; one row repeated costs no memory.
+
+    Args:
+        cache: the cache.
+        rows: which rows of its batch, in which order.
+        forgets: the copy hands out what it is given behind what it has, and keeps only what it has; so a pass that
+            nothing goes on from needs no more memory than one layer's keys and values.
+    """
     other = fork(cache)
+    if forgets:
+        _make_forget(other)
     if hasattr(other, "previous_attention_mask"):
         other.previous_attention_mask = other.previous_attention_mask[rows]
     for holder in getattr(other, "layers", None) or getattr(other, "entries", None) or [other]:
@@ -119,6 +130,29 @@ def with_rows(cache: Any, rows: Int[Tensor, " row"]) -> Any:
             if tensor is not None and tensor.numel():
                 setattr(holder, name, _rows(tensor, rows))
     return other
+
+
+@functools.cache
+def _forgetting(layer_class: type[Any]) -> type[Any]:
+    """A class of transformers' cache layers whose updates change nothing."""
+
+    def update(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        held = dict(vars(layer))
+        found = layer_class.update(layer, *args, **kwargs)
+        vars(layer).clear()
+        vars(layer).update(held)
+        return found
+
+    return type(f"Forgetting{layer_class.__name__}", (layer_class,), {"update": update})
+
+
+def _make_forget(cache: Any) -> None:
+    if hasattr(cache, "layers"):
+        for layer in cache.layers:
+            layer.__class__ = _forgetting(type(layer))
+    for holder in (cache, *getattr(cache, "entries", ())):
+        if hasattr(holder, "frozen"):  # TransformerLens'
+            holder.frozen = True
 
 
 def _rows(tensor: Tensor, rows: Int[Tensor, " row"]) -> Tensor:
@@ -160,6 +194,8 @@ class _Partner:
 
     tuned: weakref.ref[Any]
     base: Any
+    apart: Any
+    """That of base blocks on a stream of their own; empty where none run."""
     prompt_length: int
     """Tokens of the pass that began the cache."""
     seen: int = 0
@@ -201,7 +237,7 @@ class CachePairing:
         if cache is None:
             return
         if self.offset == 0 and (is_new_pass or not hasattr(cache, "get_seq_length")):
-            self._begin(cache, self._empty(cache))
+            self._begin(cache, self._empty(cache), self._empty(cache), self.prompt_length)
         partner = self._partner(cache)
         partner.seen = self.offset + self.n_tokens
         self.prompt_length = partner.prompt_length
@@ -221,12 +257,13 @@ class CachePairing:
         found = self._partners.get(id(cache))
         return self._empty(cache) if found is None or _is_empty(cache) else found.base
 
-    def follow(self, tuned: Any, copied: Any, rows: Int[Tensor, " row"]) -> None:
-        """Give a copy of a tuned cache, made by `with_rows`, its own copy of the base blocks' cache."""
+    def follow(self, tuned: Any, copied: Any, rows: Int[Tensor, " row"], *, forgets: bool = False) -> None:
+        """Give a copy of a tuned cache, made by `with_rows` in the same way, its own copies of the base blocks'."""
         for part, other in zip(_parts(tuned), _parts(copied), strict=True):
             partner = self._partners.get(id(part))
             if partner is not None:
-                self._begin(other, with_rows(partner.base, rows), partner.prompt_length)
+                base, apart = (with_rows(cache, rows, forgets=forgets) for cache in (partner.base, partner.apart))
+                self._begin(other, base, apart, partner.prompt_length)
 
     def whole(self, tuned: Any, n_tokens: int) -> Any:
         """The base model's cache beside a whole tuned cache, for a pass of whole models; begun if that one is empty."""
@@ -234,7 +271,7 @@ class CachePairing:
         self.offset = self._held(parts[0], 0)
         if self.offset == 0:
             for part in parts:
-                self._begin(part, self._empty(part), n_tokens)
+                self._begin(part, self._empty(part), self._empty(part), n_tokens)
         base = [self._partner(part).base for part in parts]
         if cached_tokens(base[0], 0) not in (self.offset, None):
             raise _filled_elsewhere(self.offset)
@@ -245,13 +282,14 @@ class CachePairing:
         return other
 
     def base_arguments(
-        self, layer: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, layer: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, apart: bool = False
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The same arguments with the base blocks' cache in place of the tuned model's."""
+        """The same arguments with the base blocks' cache in place of the tuned model's; `apart` as in `BlockWatch`."""
         cache = block_cache(args, kwargs)
         if cache is None:
             return args, dict(kwargs)
-        base = self._partner(cache).base
+        partner = self._partner(cache)
+        base = partner.apart if apart else partner.base
         if hasattr(cache, "frozen"):
             base.frozen = cache.frozen
         if cached_tokens(base, layer) not in (self.offset, None):
@@ -262,11 +300,10 @@ class CachePairing:
 
         return tuple(map(swapped, args)), {name: swapped(value) for name, value in kwargs.items()}
 
-    def _begin(self, tuned: Any, base: Any, prompt_length: int | None = None) -> None:
+    def _begin(self, tuned: Any, base: Any, apart: Any, prompt_length: int) -> None:
         key = id(tuned)
         reference = weakref.ref(tuned, partial(_forget, self._partners, key))
-        length = self.prompt_length if prompt_length is None else prompt_length
-        self._partners[key] = _Partner(reference, base, length)
+        self._partners[key] = _Partner(reference, base, apart, prompt_length)
         for name in _WHOLE_CACHE_OPERATIONS:
             if hasattr(type(tuned), name):
                 setattr(tuned, name, partial(_on_both, name, reference, base))
