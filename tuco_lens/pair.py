@@ -20,8 +20,9 @@ from typing_extensions import Unpack
 
 from tuco_lens import __version__
 from tuco_lens.attribution.methods import AttributedPair
-from tuco_lens.engine.batches import MeasureOptions, measured_maps
+from tuco_lens.engine.batches import Keep, MeasureOptions, measured_maps
 from tuco_lens.engine.contributions import ContributionCache, decompose, require_decomposition
+from tuco_lens.engine.memory import BatchTokens
 from tuco_lens.engine.metrics import Norm
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.engine.use import guard
@@ -131,7 +132,10 @@ class ModelPair(AttributedPair):
         system: str | None = None,
         norm: Norm = "l1",
         drift: bool = False,
-        batch_size: int = 8,
+        keep: Keep = "maps",
+        batch_size: int = 64,
+        batch_tokens: BatchTokens = "auto",
+        share_prefixes: bool = True,
         truncate: Truncate | None = None,
         progress: bool = True,
         **template: Unpack[TemplateOptions],
@@ -146,7 +150,13 @@ class ModelPair(AttributedPair):
             system: a system message in front, for chats.
             norm: "l1" (the paper's) or "l2".
             drift: also run the base model on its own, for the drift map and OutputCo (a third pass).
-            batch_size: prompts per batch at most; halved and retried when memory runs out.
+            keep: "maps" of all layers and tokens, or "last": of the last token alone, which is faster and needs no
+                memory per token, but gives no maps and no β.
+            batch_size: prompts per batch at most.
+            batch_tokens: tokens per padded batch at most; halved and retried when memory runs out. "auto" takes what is
+                good on a CPU; on an accelerator it grows to what fits, and is remembered for the pair.
+            share_prefixes: compute what prompts begin with once, wherever that pays. It changes no number beyond
+                rounding, and is not done where it would: see "Shared beginnings" in `docs/performance.md`.
             truncate: "left" or "right" cuts prompts longer than the context; otherwise they are an error.
             progress: show a bar with prompts/s, if stderr is a terminal or in a notebook.
             **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
@@ -159,7 +169,15 @@ class ModelPair(AttributedPair):
         """
         listed = as_prompt_list(prompts)
         ready = list(self._read(listed, chat=chat, system=system, truncate=truncate, drift=drift, **template))
-        options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=max(1, len(ready)))
+        options = MeasureOptions(
+            norm=norm,
+            drift=drift,
+            keep=keep,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            chunk_size=max(1, len(ready)),
+            share_prefixes=share_prefixes,
+        )
         items = tuple(with_progress(self._measured(ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
         return Measurement(items, self.settings(norm=norm, chat=chat, drift=drift, **template))
@@ -172,18 +190,30 @@ class ModelPair(AttributedPair):
         system: str | None = None,
         norm: Norm = "l1",
         drift: bool = False,
-        batch_size: int = 8,
+        keep: Keep = "maps",
+        batch_size: int = 64,
+        batch_tokens: BatchTokens = "auto",
         chunk_size: int = 256,
+        share_prefixes: bool = True,
         truncate: Truncate | None = None,
         start_index: int = 0,
         **template: Unpack[TemplateOptions],
     ) -> Iterator[PromptMeasurement]:
         """Measure any number of prompts, reading `chunk_size` of them at a time; yields in input order.
 
-        The other options are those of `measure`; `start_index` is the index of the first prompt in error messages.
+        Prompts of one chunk share beginnings and batches. The other options are those of `measure`; `start_index` is the
+        index of the first prompt in error messages.
         """
         ready = self._read(prompts, start_index, chat=chat, system=system, truncate=truncate, drift=drift, **template)
-        options = MeasureOptions(norm=norm, drift=drift, batch_size=batch_size, chunk_size=chunk_size)
+        options = MeasureOptions(
+            norm=norm,
+            drift=drift,
+            keep=keep,
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            chunk_size=chunk_size,
+            share_prefixes=share_prefixes,
+        )
         return self._measured(ready, options)
 
     def _measured(self, prompts: Iterable[Prompt], options: MeasureOptions) -> Iterator[PromptMeasurement]:

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from tuco_lens.brief import Brief
+from tuco_lens.engine.sharing import shared_beginning
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_text
-from tuco_lens.steering.scoring import shared_beginning
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tuco_lens.attacks.framing import Frame
-from tuco_lens.models.backends import backend_of, device_of
+from tuco_lens.engine.sharing import Beginning, may_share
+from tuco_lens.models.backends import device_of, pass_options, run_blocks
 from tuco_lens.models.positions import stands_alone
-from tuco_lens.steering.kv_caches import new_cache, shares_beginnings, with_rows
 
 
 class Objective:
@@ -33,8 +33,8 @@ class Objective:
 
     def __init__(self, model: Any, frames: Sequence[Frame], batch_size: int = 64, *, share_prefix: bool = True) -> None:
         self.model, self.batch_size = model, batch_size
-        share_prefix = share_prefix and not stands_alone(model) and shares_beginnings(model)
-        self.frames = [(frame, self._prefix_cache(frame) if share_prefix else None) for frame in frames]
+        share_prefix = share_prefix and not stands_alone(model) and may_share(model)
+        self.frames = [(frame, self._beginning(frame) if share_prefix else None) for frame in frames]
 
     @torch.no_grad()
     def losses(self, rows: Int[Tensor, "row slot"]) -> tuple[Float[Tensor, " row"], Bool[Tensor, " row"]]:
@@ -46,8 +46,8 @@ class Objective:
     def _losses(self, rows: Int[Tensor, "row slot"]) -> tuple[Float[Tensor, " row"], Bool[Tensor, " row"]]:
         found: list[Tensor] = []
         reached = torch.ones(len(rows), dtype=torch.bool, device=device_of(self.model))
-        for frame, cache in self.frames:
-            logits = self._target_logits(rows, frame, cache)
+        for frame, beginning in self.frames:
+            logits = self._target_logits(rows, frame, beginning)
             target = torch.tensor(frame.target, device=logits.device).expand(len(rows), -1)
             found.append(cross_entropy(logits.mT, target, reduction="none").mean(-1))
             reached &= (logits.argmax(-1) == target).all(-1)
@@ -60,12 +60,12 @@ class Objective:
         Parameters get no gradient.
         """
         slopes: list[Tensor] = []
-        for frame, cache in self.frames:
+        for frame, beginning in self.frames:
             with torch.enable_grad(), _as_leaf(self.model.embed) as leaves:
-                logits = self._target_logits(row[None], frame, cache)
+                logits = self._target_logits(row[None], frame, beginning)
                 loss = cross_entropy(logits[0], torch.tensor(frame.target, device=logits.device))
             (slope,) = torch.autograd.grad(loss, leaves)  # [1, pos, d_model]
-            first = 0 if cache is not None else len(frame.before)
+            first = 0 if beginning is not None else len(frame.before)
             slopes.append(slope[0, first : first + len(row)])
         return (torch.stack(slopes).mean(0) @ self._embeddings().mT).cpu()
 
@@ -75,38 +75,29 @@ class Objective:
         return self.model.embed(ids[None])[0]
 
     def _target_logits(
-        self, rows: Int[Tensor, "row slot"], frame: Frame, cache: Any
+        self, rows: Int[Tensor, "row slot"], frame: Frame, beginning: Beginning | None
     ) -> Float[Tensor, "row target d_vocab"]:
         """Logits at the positions that predict the target, in float32 or wider."""
-        before = frame.before if cache is None else ()
+        before = frame.before if beginning is None else ()
         parts = [_repeated(before, len(rows)), rows, _repeated((*frame.after, *frame.target[:-1]), len(rows))]
         ids = torch.cat(parts, 1).to(device_of(self.model))
-        copies = None if cache is None else with_rows(cache, torch.zeros(len(rows), dtype=torch.long))
+        cache = None if beginning is None else beginning.copies(len(rows))
         with _unembedding_last(self.model.unembed, len(frame.target)):
-            logits = _forward(self.model, ids, copies)
+            logits = self.model(ids, return_type="logits", **pass_options(self.model, ids, cache))
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     @torch.no_grad()
-    def _prefix_cache(self, frame: Frame) -> Any:
+    def _beginning(self, frame: Frame) -> Beginning | None:
         if not frame.before:
             return None
-        cache = new_cache(self.model, 1)
-        with _unembedding_last(self.model.unembed, 1):
-            _forward(self.model, _repeated(frame.before, 1).to(device_of(self.model)), cache)
-        return cache
+        beginning = Beginning(self.model, ids=frame.before)
+        ids = _repeated(frame.before, 1).to(device_of(self.model))
+        run_blocks(self.model, ids, cache=beginning.cache)
+        return beginning
 
 
 def _repeated(ids: Sequence[int], n_rows: int) -> Int[Tensor, "row pos"]:
     return torch.tensor(ids, dtype=torch.long).expand(n_rows, -1)
-
-
-def _forward(model: Any, ids: Int[Tensor, "row pos"], cache: Any) -> Float[Tensor, "row pos d_vocab"]:
-    """Logits of one pass that goes on from a cache, or from nothing."""
-    if backend_of(model) == "bridge":
-        return model(ids, return_type="logits", use_cache=cache is not None, past_key_values=cache)
-    if cache is None:
-        return model(ids, return_type="logits", padding_side="right")
-    return model(ids, return_type="logits", past_kv_cache=cache, attention_mask=torch.ones_like(ids))
 
 
 @contextmanager

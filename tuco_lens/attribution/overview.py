@@ -146,6 +146,8 @@ def pair_overview(pair: ModelPair, measurement: Measurement) -> PairOverview:
     if measurement.settings.n_layers != weights.n_layers:
         why = f"the pair has {weights.n_layers} layers and the measurement {measurement.settings.n_layers}"
         raise InputError("no overview", why, "give a measurement of this pair")
+    for item in measurement:
+        item.require_maps()
     means = torch.stack([item.maps.ftc.float().mean(dim=1) for item in measurement]).numpy()  # [prompt, layer]
     mean, low, high = np.array([_mean(row[np.isfinite(row)]) for row in means.T]).T
     return PairOverview(weights, mean, low, high, len(measurement), measurement.settings.norm)

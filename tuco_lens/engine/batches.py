@@ -1,7 +1,8 @@
-"""From prompts to norms: chunks, batches of similar length, padding.
+"""From prompts to norms: chunks, what their prompts share, batches of similar length, padding.
 
-`measured_maps` takes any number of prompts and holds one chunk of them at a time. Within a chunk, prompts of similar
-length share a batch. A batch goes through `contributions.py`; `memory.py` halves what does not fit.
+`measured_maps` takes any number of prompts and holds one chunk of them at a time. Within a chunk, what prompts begin
+with is computed once (`sharing.py`), and prompts of similar length share a batch. A pass goes through
+`contributions.py`; `memory.py` says how large a batch may be.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tuco_lens.engine.contributions import BatchNorms, NormMaps, batch_norms
-from tuco_lens.engine.memory import FittingBatches
+from tuco_lens.engine.contributions import BatchNorms, NormMaps, stretch_norms
+from tuco_lens.engine.kv_caches import paired_caches
+from tuco_lens.engine.memory import BatchTokens, FittingBatches, check_batch_tokens, first_batch, token_budget
 from tuco_lens.engine.metrics import Norm, check_norm
+from tuco_lens.engine.sharing import Piece, SharedRuns, Stretch, padded
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import device_of
-from tuco_lens.models.positions import LengthKind, length_kind
+from tuco_lens.models.positions import LengthKind
 from tuco_lens.prompts.prompt import Prompt
+
+Keep = Literal["maps", "last"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,22 @@ class MeasureOptions:
     """"l1" (the paper's) or "l2"."""
     drift: bool = False
     """Also run the base model on its own stream, for the drift map and OutputCo."""
-    batch_size: int = 8
+    keep: Keep = "maps"
+    """"maps" of every token, or the "last" token's norms alone: TuCo and OutputCo, but no β and no maps."""
+    batch_size: int = 64
     """Prompts per batch, at most."""
+    batch_tokens: BatchTokens = "auto"
+    """Tokens per padded batch, at most; see `engine/memory.py`."""
     chunk_size: int = 256
-    """Prompts held at a time; within a chunk they are sorted by length."""
+    """Prompts held at a time; within a chunk they share beginnings and are sorted by length."""
+    share_prefixes: bool = True
+    """Compute what prompts of a chunk begin with once, where it pays and changes no number."""
 
     def __post_init__(self) -> None:
         check_norm(self.norm)
+        check_batch_tokens(self.batch_tokens)
+        if self.keep not in get_args(Keep):
+            raise InputError(f"keep={self.keep!r}", "there are maps and last", "name one of them")
         for name in ("batch_size", "chunk_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}", "it must be at least 1", "give a positive number")
@@ -56,19 +69,40 @@ def measured_maps(
         options: how to measure them.
         pad_id: any token's id, to pad shorter prompts of a batch with.
     """
-    rest, kind = iter(prompts), length_kind(base, tuned)
-    fitting = FittingBatches(options.batch_size)
+    rest = iter(prompts)
+    fitting = FittingBatches(options.batch_size, budget=token_budget(tuned, device_of(tuned), options.batch_tokens))
     while chunk := list(islice(rest, options.chunk_size)):
+        pairing = paired_caches(base, tuned)
 
-        def norms(batch: list[int], chunk: list[Prompt] = chunk) -> BatchNorms:
-            ids = right_pad([chunk[i] for i in batch], pad_id).to(device_of(tuned))
-            return batch_norms(base, tuned, ids, norm=options.norm, drift=options.drift)
+        def norms(stretch: Stretch, pairing: Any = pairing) -> BatchNorms:
+            return stretch_norms(
+                base,
+                tuned,
+                stretch,
+                norm=options.norm,
+                drift=options.drift,
+                last_only=options.keep == "last",
+                pairing=pairing,
+            )
 
-        batches = length_sorted_batches([prompt.n_tokens for prompt in chunk], fitting.batch_size, kind=kind)
-        results: dict[int, NormMaps] = {}
-        for batch, found in fitting.run(batches, norms):
-            results |= {i: found.of_prompt(row, chunk[i].n_tokens) for row, i in enumerate(batch)}
+        runs = SharedRuns(
+            (base, tuned),
+            [prompt.token_ids for prompt in chunk],
+            norms,
+            fitting=fitting,
+            pad_id=pad_id,
+            pairing=pairing,
+            share=options.share_prefixes,
+        )
+        results = {i: _joined(pieces, last_only=options.keep == "last") for i, pieces in runs.run()}
         yield from ((prompt, results[i]) for i, prompt in enumerate(chunk))
+
+
+def _joined(pieces: Sequence[Piece[BatchNorms]], *, last_only: bool) -> NormMaps:
+    """One prompt's norms, from the passes that its tokens went through."""
+    if last_only:
+        return pieces[-1].result.of_prompt(pieces[-1].row, 1)
+    return NormMaps.joined([piece.result.of_prompt(piece.row, piece.n_tokens) for piece in pieces])
 
 
 def length_sorted_batches(
@@ -86,25 +120,15 @@ def length_sorted_batches(
     """
     if batch_size < 1:
         raise InputError("batch_size", f"it is {batch_size}", "give a whole number above 0")
+    kinds = None if kind is None else {i: kind(length) for i, length in enumerate(lengths)}
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        batch = batches[-1] if batches else []
-        # The first prompt of a batch is its longest.
-        fits = 0 < len(batch) < batch_size and (kind is None or kind(lengths[batch[0]]) == kind(lengths[index]))
-        if fits and (max_tokens is None or lengths[batch[0]] * (len(batch) + 1) <= max_tokens):
-            batch.append(index)
-        else:
-            batches.append([index])
+    while order:
+        batches.append(first_batch(order, lengths, batch_size, max_tokens, kinds))
+        order = order[len(batches[-1]) :]
     return batches
 
 
 def right_pad(prompts: Sequence[Prompt], pad_id: int) -> Int[Tensor, "batch pos"]:
-    """The token ids of the prompts as one tensor on the CPU, padded on the right with `pad_id`.
-
-    Under causal attention no token sees the padding that follows, so no mask is needed; `pad_id` may be any token's.
-    """
-    longest = max(prompt.n_tokens for prompt in prompts)
-    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)  # [batch, pos]
-    for row, prompt in enumerate(prompts):
-        ids[row, : prompt.n_tokens] = torch.tensor(prompt.token_ids)
-    return ids
+    """The token ids of the prompts as one tensor on the CPU; see `sharing.padded`."""
+    return padded([prompt.token_ids for prompt in prompts], pad_id)

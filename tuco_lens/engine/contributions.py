@@ -18,8 +18,10 @@ from torch import Tensor
 
 from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.engine.fast_path import fast_path
+from tuco_lens.engine.kv_caches import CachePairing
 from tuco_lens.engine.lockstep import BlockStep, lockstep
 from tuco_lens.engine.metrics import Norm, contribution_ratio, vector_norms
+from tuco_lens.engine.sharing import Stretch
 from tuco_lens.errors import InputError, LoadError
 from tuco_lens.models.backends import blocks, device_of, dtype_of, run_blocks, run_embedding, run_logits
 
@@ -31,15 +33,15 @@ class _Sums:
         self.ptc: Float[Tensor, "batch pos d_model"] | None = None
         self.ftc: Float[Tensor, "batch pos d_model"] | None = None
 
-    def add_ftc(self, step: BlockStep) -> tuple[Tensor, Tensor]:
+    def add_ftc(self, tuned_post: Tensor, base_post: Tensor) -> tuple[Tensor, Tensor]:
         """FTC_l = f_FT(x_l, l) − f_PT(x_l, l), the difference of the two `hook_resid_post`, and F_{l+1}."""
-        ftc = _difference(step.tuned_post, step.base_post)
+        ftc = _difference(tuned_post, base_post)
         self.ftc = ftc.clone() if self.ftc is None else self.ftc.add_(ftc)
         return ftc, self.ftc
 
-    def add_ptc(self, step: BlockStep) -> tuple[Tensor, Tensor]:
+    def add_ptc(self, resid_pre: Tensor, base_post: Tensor) -> tuple[Tensor, Tensor]:
         """PTC_l = f_PT(x_l, l), the base block's `hook_resid_post` − x_l, and P_{l+1}."""
-        ptc = _difference(step.base_post, step.resid_pre)
+        ptc = _difference(base_post, resid_pre)
         self.ptc = ptc.clone() if self.ptc is None else self.ptc.add_(ptc)
         return ptc, self.ptc
 
@@ -64,6 +66,14 @@ class NormMaps(Brief):
     """‖F_{l+1}[t]‖ in row l: the sum of FTC over blocks 0 … l."""
     drift: Float[Tensor, "layer token"] | None = None
     """OutputCo's ratio at every layer and token, from two independent runs; None unless asked for."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[NormMaps]) -> NormMaps:
+        """The norms of a prompt whose tokens went through several passes, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        names = [name for name, value in vars(parts[0]).items() if value is not None]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names})
 
 
 @dataclass(frozen=True)
@@ -103,26 +113,37 @@ class NormAccumulator:
         norm: "l1" (the paper's) or "l2".
         base_stream: the base model's own embedding of the batch. If given, the base model also runs on its own stream,
             a third block call per layer, for the drift map.
+        last: the one position of each row to keep norms of; of all by default.
     """
 
-    def __init__(self, norm: Norm, base_stream: Float[Tensor, "batch pos d_model"] | None = None) -> None:
+    def __init__(
+        self,
+        norm: Norm,
+        base_stream: Float[Tensor, "batch pos d_model"] | None = None,
+        last: Sequence[int] | None = None,
+    ) -> None:
         self.norm: Norm = norm
         self.base_stream = base_stream
+        self.last = None if last is None else torch.tensor(last)
         self.sums = _Sums()
         self.rows: list[list[Tensor]] = []
         self.drift_rows: list[Tensor] = []
 
     def __call__(self, step: BlockStep) -> None:
         """Take one step; steps come in the order of the layers."""
-        row: list[Tensor] = []
-        for add in (self.sums.add_ptc, self.sums.add_ftc):
-            row += [vector_norms(vectors, self.norm) for vectors in add(step)]  # local, then cumulative
-        self.rows.append(row)
+        resid_pre, tuned_post, base_post = map(self._kept, (step.resid_pre, step.tuned_post, step.base_post))
+        row = [vector_norms(vectors, self.norm) for vectors in self.sums.add_ptc(resid_pre, base_post)]
+        row += [vector_norms(vectors, self.norm) for vectors in self.sums.add_ftc(tuned_post, base_post)]
+        self.rows.append(row)  # of each the local one, then the cumulative one
         if self.base_stream is not None:
             self.base_stream = step.run_base(self.base_stream)
-            delta = vector_norms(_difference(step.tuned_post, self.base_stream), self.norm)
-            scale = vector_norms(self.base_stream.to(delta.dtype), self.norm)
+            own = self._kept(self.base_stream)
+            delta = vector_norms(_difference(tuned_post, own), self.norm)
+            scale = vector_norms(own.to(delta.dtype), self.norm)
             self.drift_rows.append(contribution_ratio(delta, scale))
+
+    def _kept(self, stream: Tensor) -> Tensor:
+        return stream if self.last is None else stream[torch.arange(len(stream)), self.last][:, None]
 
     def result(self) -> BatchNorms:
         """The norms of the finished pass."""
@@ -131,7 +152,6 @@ class NormAccumulator:
         return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, drift)
 
 
-@torch.no_grad()
 def batch_norms(
     base: Any, tuned: Any, ids: Int[Tensor, "batch pos"], *, norm: Norm = "l1", drift: bool = False
 ) -> BatchNorms:
@@ -144,9 +164,36 @@ def batch_norms(
         norm: "l1" or "l2".
         drift: also run the base model on its own stream.
     """
-    accumulate = NormAccumulator(norm, run_embedding(base, ids) if drift else None)
-    with fast_path(base, tuned), lockstep(base, tuned, accumulate):
-        run_blocks(tuned, ids)
+    return stretch_norms(base, tuned, Stretch.of_whole(ids), norm=norm, drift=drift)
+
+
+@torch.no_grad()
+def stretch_norms(
+    base: Any,
+    tuned: Any,
+    stretch: Stretch,
+    *,
+    norm: Norm = "l1",
+    drift: bool = False,
+    last_only: bool = False,
+    pairing: CachePairing | None = None,
+) -> BatchNorms:
+    """As `batch_norms`, of tokens that may go on from a beginning.
+
+    Args:
+        base: the base model.
+        tuned: the tuned model.
+        stretch: the tokens.
+        norm: "l1" or "l2".
+        drift: also run the base model on its own stream.
+        last_only: only those of each row's last token, as the only position.
+        pairing: the base blocks' caches; needed with a cache.
+    """
+    # Embedded with what is before them, since positions may be learned.
+    own = run_embedding(base, stretch.whole_ids)[:, len(stretch.before) :] if drift else None
+    accumulate = NormAccumulator(norm, own, stretch.last if last_only else None)
+    with fast_path(base, tuned), lockstep(base, tuned, accumulate, pairing if stretch.cache is not None else None):
+        run_blocks(tuned, stretch.ids, cache=stretch.cache)
     return accumulate.result()
 
 
@@ -227,8 +274,8 @@ class CacheAccumulator:
     def __call__(self, step: BlockStep) -> None:
         """Take one step; steps come in the order of the layers."""
         layer = step.layer
-        ptc, sum_ptc = self.sums.add_ptc(step)
-        ftc, sum_ftc = self.sums.add_ftc(step)
+        ptc, sum_ptc = self.sums.add_ptc(step.resid_pre, step.base_post)
+        ftc, sum_ftc = self.sums.add_ftc(step.tuned_post, step.base_post)
         if layer in self.layers:
             self._keep(layer, resid_pre=step.resid_pre, ptc=ptc, ftc=ftc)
             if layer == 0:

@@ -2,7 +2,7 @@
 
 So tokenisation, batching, processing of logits and sampling are the harness' and transformers' own, and only the
 forward pass is not: it goes through `pair.tuned`, scaled if a scaling is on, with KV caches of both models
-(`steering/kv_caches.py`). The scaling is put on in `lm_eval_model.py`.
+(`engine/kv_caches.py`). The scaling is put on in `lm_eval_model.py`.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.engine import metrics
-from tuco_lens.engine.batches import length_sorted_batches, right_pad
+from tuco_lens.engine.batches import MeasureOptions, length_sorted_batches, measured_maps, right_pad
 from tuco_lens.engine.contributions import BatchNorms, batch_norms
 from tuco_lens.engine.fast_path import fast_path
 from tuco_lens.engine.memory import FittingBatches
@@ -81,16 +81,9 @@ def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int
 
 def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[float]:
     """TuCo at the last token of each prompt, in input order. The cost is about two forward passes."""
-    found: dict[int, float] = {}
-
-    def at_end(batch: list[int]) -> list[float]:
-        ids, last = _padded(pair, [prompts[i] for i in batch])
-        tuco = _last_row(batch_norms(pair.base, pair.tuned, ids))  # [row, pos]
-        return [tuco[row, last[row]].item() for row in range(len(batch))]
-
-    for batch, values in FittingBatches(batch_size).run(_batches(pair, prompts, batch_size), at_end):
-        found |= dict(zip(batch, values, strict=True))
-    return [found[i] for i in range(len(prompts))]
+    options = MeasureOptions(keep="last", batch_size=batch_size, chunk_size=max(1, len(prompts)))
+    found = measured_maps(pair.base, pair.tuned, prompts, options, pad_id=pair.pad_id)
+    return [metrics.tuco(maps.cumulative_ptc, maps.cumulative_ftc).item() for _, maps in found]
 
 
 def _batches(pair: ModelPair, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:

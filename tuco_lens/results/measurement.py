@@ -46,7 +46,7 @@ class PromptMeasurement(Brief):
     prompt: Prompt
     """The prompt as it was measured, with its tokens."""
     maps: NormMaps
-    """Norms per layer and token."""
+    """Norms per layer and token; of the last token alone if it was measured with `keep="last"`."""
     norm: Norm = "l1"
     """The norm of the maps; the paper's TuCo is L1."""
 
@@ -61,6 +61,11 @@ class PromptMeasurement(Brief):
         return self.prompt.n_tokens
 
     @property
+    def has_maps(self) -> bool:
+        """Whether the norms of every token were kept, and not the last token's alone."""
+        return self.maps.ptc.shape[1] == self.n_tokens
+
+    @property
     def tuco(self) -> float:
         """TuCo = ‖F_L[n]‖ / (‖P_L[n]‖ + ‖F_L[n]‖), in [0, 1]: last token, after the last layer."""
         return metrics.tuco(self.maps.cumulative_ptc, self.maps.cumulative_ftc).item()
@@ -72,7 +77,9 @@ class PromptMeasurement(Brief):
 
     @property
     def beta_by_layer(self) -> Float[Tensor, " layer"]:
-        """β_l over all tokens, for l = 1 … L (index i holds β_{i+1}), [n_layers]."""
+        """β_l over all tokens, for l = 1 … L (index i holds β_{i+1}), [n_layers]; NaN with `keep="last"`."""
+        if not self.has_maps:
+            return torch.full((self.maps.ptc.shape[0],), torch.nan)
         return metrics.beta_by_layer(self.maps.cumulative_ptc, self.maps.cumulative_ftc, self.norm)
 
     @property
@@ -93,8 +100,24 @@ class PromptMeasurement(Brief):
                 last token is TuCo; "local" takes the one block; "drift" compares two independent runs.
 
         Raises:
-            InputError: for "drift" if the measurement was made without `drift=True`, or an unknown kind.
+            InputError: for "drift" if the measurement was made without `drift=True`, if only the last token was
+                kept, or for an unknown kind.
         """
+        self.require_maps()
+        return self._ratios(kind)
+
+    def last_token(self, kind: MapKind = "cumulative") -> Float[Tensor, " layer"]:
+        """A map at the prompt's last token, [n_layers], however much was kept; `layer_token` says which maps."""
+        return self._ratios(kind)[:, -1]
+
+    def require_maps(self) -> None:
+        """Raises `InputError` if only the last token's norms were kept."""
+        if not self.has_maps:
+            raise InputError(
+                "no map", 'it was measured with keep="last"', 'measure with keep="maps", or read `last_token`'
+            )
+
+    def _ratios(self, kind: MapKind) -> Float[Tensor, "layer token"]:
         maps = self.maps
         if kind == "cumulative":
             return metrics.contribution_ratio(maps.cumulative_ftc, maps.cumulative_ptc)
@@ -209,7 +232,7 @@ class Measurement(Brief):
         Raises:
             InputError: if the measurement was made without `drift=True`.
         """
-        return torch.tensor([item.layer_token("drift")[-1, -1].item() for item in self.items])
+        return torch.tensor([item.last_token("drift")[-1].item() for item in self.items])
 
     def layer_token(self, index: int, kind: MapKind = "cumulative") -> Float[Tensor, "layer token"]:
         """The layer × token map of prompt `index`; see `PromptMeasurement.layer_token`."""
@@ -256,9 +279,12 @@ class Measurement(Brief):
 
         Raises:
             OutputError: if the file cannot be written. Nothing half-written is left.
+            InputError: if only the last tokens were kept: `to_frame` has all of that.
         """
         from safetensors.torch import save
 
+        for item in self.items:
+            item.require_maps()
         header = {
             "format": FORMAT,
             "settings": json.dumps(dataclasses.asdict(self.settings)),
