@@ -46,8 +46,9 @@ def transformers_pair() -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
 
 
 def model_pair(backend: str) -> ModelPair:
-    """The same pair on one backend; its tokenizer knows a single word, since benchmarks give ids."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"x": 0}, unk_token="x")))
-    tokenizer.unk_token = "x"
+    """The same pair on one backend; its tokenizer has a word for every id, since benchmarks give ids."""
+    words = {f"w{i}": i for i in range(VOCAB)}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")))
+    tokenizer.unk_token = "w0"
     base, tuned = transformers_pair()
     return ModelPair.from_pretrained(base, tuned, tokenizer=tokenizer, backend=backend, device="cpu")

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tuco_lens import ModelPair
+from tuco_lens.engine.kv_caches import shares_beginnings
+from tuco_lens.engine.sharing import shared_beginning
 from tuco_lens.experiments.nested import score_nested
-from tuco_lens.steering.kv_caches import shares_beginnings
-from tuco_lens.steering.scoring import answer_logits, shared_beginning
+from tuco_lens.steering.scoring import answer_logits
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 

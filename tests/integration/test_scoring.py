@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from tests.architectures import make_pair, make_tokenizer
 from tests.pairs import tiny_pair
 from tuco_lens import ModelPair
-from tuco_lens.steering.kv_caches import shares_beginnings
+from tuco_lens.engine.kv_caches import shares_beginnings
+from tuco_lens.engine.sharing import shared_beginning
 from tuco_lens.steering.scaling import METHODS, Method
-from tuco_lens.steering.scoring import answer_logits, shared_beginning
+from tuco_lens.steering.scoring import answer_logits
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
 SHARED = list(range(10, 24))  # longer than the sliding windows of tests/architectures.py
