@@ -201,8 +201,8 @@ class ModelPair(AttributedPair):
     ) -> Iterator[PromptMeasurement]:
         """Measure any number of prompts, reading `chunk_size` of them at a time; yields in input order.
 
-        Prompts of one chunk share beginnings and batches. The other options are those of `measure`; `start_index` is the
-        index of the first prompt in error messages.
+        Prompts of one chunk share beginnings and batches. The other options are those of `measure`; `start_index` is
+        the index of the first prompt in error messages.
         """
         ready = self._read(prompts, start_index, chat=chat, system=system, truncate=truncate, drift=drift, **template)
         options = MeasureOptions(

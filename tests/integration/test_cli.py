@@ -403,7 +403,28 @@ def test_measurements_do_not_pile_up(tmp_path: Path, tiny_pair: ModelPair, monke
     monkeypatch.setattr(ModelPair, "demo", classmethod(lambda cls, backend="auto": Counted()))
     file = write_prompts(tmp_path / "p.jsonl", stories(150, n_words=3))
     assert measure("--prompts", file, "--out", tmp_path / "o.csv", "--batch-size", 8) == 0
-    assert 1 <= most <= 33
+    assert 1 <= most <= 65
+
+
+def test_what_is_kept_and_how_it_is_batched_changes_no_number(tmp_path: Path) -> None:
+    file = write_prompts(tmp_path / "p.jsonl", ["One beginning for all of these. " * 4 + text for text in stories(9)])
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name, options in {
+        "plain": [],
+        "last": ["--keep", "last"],
+        "whole": ["--no-share-prefixes", "--batch-tokens", 100],
+    }.items():
+        out = tmp_path / f"{name}.jsonl"
+        assert measure("--prompts", file, "--out", out, *options) == 0
+        rows[name] = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    for row, last, whole in zip(rows["plain"], rows["last"], rows["whole"], strict=True):
+        assert last["tuco"] == pytest.approx(row["tuco"], abs=1e-6)
+        assert last["beta"] is None
+        assert whole == {
+            **row,
+            "tuco": pytest.approx(row["tuco"], abs=1e-6),
+            **{name: pytest.approx(row[name], abs=1e-6) for name in ("preco", "beta")},
+        }
 
 
 def failing(error: BaseException) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,8 @@ from tests.pairs import CONTEXT, VOCAB, byte_tokenizer, tiny_llama, tiny_pair, t
 from tuco_lens import InputError, ModelPair
 from tuco_lens.engine.contributions import batch_norms
 from tuco_lens.models.numerics import NoiseFloorWarning
+from tuco_lens.plots import layer_profile, layer_token_map
+from tuco_lens.report import write_report
 from tuco_lens.results.measurement import Measurement
 
 BACKENDS = ["hooked", pytest.param("bridge", marks=pytest.mark.bridge)]
@@ -307,6 +310,42 @@ def test_a_saved_measurement_loads_as_it_was(pair: ModelPair, tmp_path: Any) -> 
             assert torch.equal(getattr(one.maps, name), getattr(other.maps, name))
     assert loaded.to_frame().equals(measurement.to_frame())
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_what_keeps_the_last_token_alone_has_no_maps_and_no_beta(pair: ModelPair, tmp_path: Any) -> None:
+    prompts = [[5, 6, 7, 8], [9, 10]]
+    full = pair.measure(prompts, drift=True, progress=False)
+    last = pair.measure(prompts, drift=True, keep="last", progress=False)
+    for item, whole in zip(last, full, strict=True):
+        assert item.maps.ptc.shape == (pair.tuned.cfg.n_layers, 1)
+        for kind in ("cumulative", "local", "drift"):
+            torch.testing.assert_close(item.last_token(kind), whole.layer_token(kind)[:, -1])
+        assert math.isnan(item.beta)
+        with pytest.raises(InputError, match='keep="last"'):
+            item.layer_token()
+    torch.testing.assert_close(last.tuco, full.tuco)
+    torch.testing.assert_close(last.output_co, full.output_co)
+    with pytest.raises(InputError, match='keep="last"'):
+        last.save(tmp_path / "last.safetensors")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="there are maps and last"):
+        pair.measure(prompts, keep="first")  # pyright: ignore[reportArgumentType]
+
+
+FIGURES: dict[str, Callable[[Measurement, Any], Any]] = {
+    "heatmap": lambda measured, _: layer_token_map(measured[0]),
+    "layer profile of β": lambda measured, _: layer_profile(measured, kind="beta"),
+    "report": lambda measured, folder: write_report(measured, folder / "r.html"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_of_all_tokens_refuse_what_keeps_the_last_alone(pair: ModelPair, name: str, tmp_path: Any) -> None:
+    last = pair.measure([[5, 6, 7, 8]], keep="last", progress=False)
+    with pytest.raises(InputError, match='keep="last"'):
+        FIGURES[name](last, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert layer_profile(last).groups
 
 
 def test_a_damaged_or_foreign_file_is_refused_in_one_line(tmp_path: Any, pair: ModelPair) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.pairs import tiny_pair
 from tuco_lens import InputError, ModelPair
+from tuco_lens.engine.memory import FittingBatches, TokenBudget, token_budget, worth_padding
 from tuco_lens.experiments.scores import score_prompts, tuco_of_prompts
 from tuco_lens.models.failures import explained, is_out_of_memory
 from tuco_lens.steering.scoring import answer_logits
@@ -106,6 +110,57 @@ def test_a_single_row_that_does_not_fit_is_one_line(kind: str, pair: ModelPair) 
         with room_for(pair, 0, ERRORS[kind]), pytest.raises(InputError, match="out of memory with a single") as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_a_budget_doubles_while_batches_fit_and_stays_where_one_did_not() -> None:
+    budget = TokenBudget(1000, grows=True)
+    fitting = FittingBatches(1000, budget=budget)
+    tried = list[int]()
+
+    def compute(batch: list[int]) -> None:
+        tried.append(10 * len(batch))
+        if tried[-1] > 3000:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    done = [
+        i for batch, _ in fitting.run_by_length(dict.fromkeys(range(1700), 10), compute, [0] * 1700, 1) for i in batch
+    ]
+    assert done == list(range(1700))
+    assert tried[:5] == [1000, 2000, 4000, 2000, 2000]
+    assert max(tried[3:]) == budget.tokens == 2000
+
+
+def test_a_budget_is_remembered_for_each_model_and_device_and_given_ones_are_not() -> None:
+    model, device = torch.nn.Linear(1, 1), torch.device("cuda:0")
+    token_budget(model, device, "auto").failed(77)
+    assert token_budget(model, device, "auto").tokens == 77
+    assert token_budget(model, torch.device("cuda:1"), "auto").tokens > 77
+    assert token_budget(torch.nn.Linear(1, 1), device, "auto").tokens > 77
+    assert token_budget(model, device, 500).tokens == 500
+    assert not token_budget(model, torch.device("cpu"), "auto").grows
+
+
+@pytest.mark.parametrize("batch_tokens", [0, -1, 1.5, True, "all", None])
+def test_a_budget_that_is_none_is_one_line(batch_tokens: Any, pair: ModelPair) -> None:
+    with pytest.raises(InputError, match='give a whole number above 0, or "auto"'):
+        pair.measure(PROMPTS, batch_tokens=batch_tokens, progress=False)
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=8), st.integers(1, 200))
+def test_padding_that_costs_more_than_a_pass_is_not_done(lengths: list[int], pass_tokens: int) -> None:
+    rows = sorted(lengths, reverse=True)
+    batches = list[list[int]]()
+    while rows:
+        batches.append(rows[: worth_padding(rows, pass_tokens)])
+        rows = rows[len(batches[-1]) :]
+    assert sorted(itertools.chain(*batches)) == sorted(lengths)
+
+    def cost(parts: Sequence[Sequence[int]]) -> int:
+        return sum(len(part) * part[0] + pass_tokens for part in parts)
+
+    assert cost(batches) <= cost([sorted(lengths, reverse=True)])
+    for batch in batches:
+        assert all(cost([batch]) <= cost([batch[:cut], batch[cut:]]) for cut in range(1, len(batch)))
 
 
 REAL = """

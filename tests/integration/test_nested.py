@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 
+from tests.passes import run_tokens
 from tuco_lens import ModelPair
 from tuco_lens.engine.kv_caches import shares_beginnings
 from tuco_lens.engine.sharing import shared_beginning
@@ -34,20 +34,13 @@ def test_prompts_that_grow_have_the_scores_of_prompts_by_themselves(backend: str
 
 
 @pytest.mark.bridge
+@pytest.mark.usefixtures("eager")
 def test_what_growing_prompts_share_is_computed_once() -> None:
     demo = ModelPair.demo(backend="bridge")
     prompts = [demo.prompt("The sea is wide. " * k + "What is it?", chat=True) for k in (1, 4, 16)]
     rows = [list(prompt.token_ids) for prompt in prompts]
     assert shares_beginnings(demo.tuned)  # found out once per model, by passes that shall not count here
-    n_run: list[int] = []
-
-    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        n_run.append((args[0] if args else kwargs["hidden_states"]).shape[1])
-
-    handle = demo.tuned.blocks[0].register_forward_pre_hook(count, with_kwargs=True)
-    try:
+    with run_tokens(demo.tuned) as n_run:
         score_nested(demo, prompts)
-    finally:
-        handle.remove()
     branches = sum(len(row) - shared_beginning([row, after]) for row, after in itertools.pairwise(rows))
     assert sum(n_run) == len(rows[-1]) + branches

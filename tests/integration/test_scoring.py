@@ -8,10 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.architectures import make_pair, make_tokenizer
 from tests.pairs import tiny_pair
+from tests.passes import run_tokens
 from tuco_lens import ModelPair
 from tuco_lens.engine.kv_caches import shares_beginnings
 from tuco_lens.engine.sharing import shared_beginning
@@ -65,25 +66,13 @@ def test_a_shared_beginning_longer_than_a_sliding_window_is_continued_rightly(na
     assert_same(answer_logits(pair, prompts, ANSWERS, 0.6), alone(pair, 0.6, "ftc"))
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_shared_beginning_runs_once_through_both_models(pair: ModelPair) -> None:
     assert shares_beginnings(pair.tuned)  # found out once per model, by passes that shall not count here
     assert shares_beginnings(pair.base)
-    tokens: dict[str, int] = {"base": 0, "tuned": 0}
-
-    def count(name: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            tokens[name] += output.shape[0] * output.shape[1]
-
-        return hook
-
-    handles = [
-        getattr(pair, name).blocks[0].hook_resid_pre.register_forward_hook(count(name)) for name in ("base", "tuned")
-    ]
-    answer_logits(pair, [pair.prompt(row) for row in ROWS], ANSWERS, 0.6, batch_size=1)
-    for handle in handles:
-        handle.remove()
-    rest = sum(len(row) - len(SHARED) for row in ROWS)
-    assert tokens == {"base": len(SHARED) + rest, "tuned": len(SHARED) + rest}
+    with run_tokens(pair.base) as base, run_tokens(pair.tuned) as tuned:
+        answer_logits(pair, [pair.prompt(row) for row in ROWS], ANSWERS, 0.6, batch_size=1)
+    assert sorted(base) == sorted(tuned) == [1, 1, 1, 2, 3, len(SHARED)]
 
 
 def test_no_hook_is_left_after_scoring(pair: ModelPair) -> None:

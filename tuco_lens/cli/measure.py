@@ -58,7 +58,18 @@ def measure(
     drift: Annotated[
         bool, typer.Option("--drift", help="Also OutputCo, of two independent runs: a third pass.")
     ] = False,
-    batch_size: BatchOption = 8,
+    keep: Annotated[
+        Literal["maps", "last"],
+        typer.Option("--keep", help="last: compute what a row needs and no more; there is no β then, and no --html."),
+    ] = "maps",
+    batch_size: BatchOption = 64,
+    batch_tokens: Annotated[
+        str, typer.Option("--batch-tokens", metavar="N", help="Tokens per batch, at most; auto: what fits.")
+    ] = "auto",
+    share_prefixes: Annotated[
+        bool,
+        typer.Option("--share-prefixes/--no-share-prefixes", help="Compute what prompts begin with once."),
+    ] = True,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     progress: ProgressOption = True,
@@ -81,7 +92,10 @@ def measure(
             truncate=truncate,
             norm=norm,
             drift=drift,
+            keep=keep,
             batch_size=batch_size,
+            batch_tokens=_number_or_auto(batch_tokens),
+            share_prefixes=share_prefixes,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
@@ -95,6 +109,19 @@ def measure(
             shown = f"the first {done.n_reported} of {done.summary.n_prompts} prompts"
             complain("note", f"{html} shows {shown}; {out} has all")
         say(f"wrote {html}")
+
+
+def _number_or_auto(text: str) -> int | Literal["auto"]:
+    """The argument of --batch-tokens.
+
+    Raises:
+        InputError: for anything but "auto" and whole numbers above 0.
+    """
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError("--batch-tokens", f"it is {text!r}", "give a whole number above 0, or auto")
+    return int(text)
 
 
 def _show_summary(summary: Summary, dtype: str) -> None:

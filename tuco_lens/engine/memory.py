@@ -85,7 +85,11 @@ class FittingBatches:
         self.budget = budget
 
     def run_by_length(
-        self, lengths: Mapping[int, int], compute: Callable[[list[int]], ResultT], kinds: Mapping[int, Hashable]
+        self,
+        lengths: Mapping[int, int],
+        compute: Callable[[list[int]], ResultT],
+        kinds: Mapping[int, Hashable],
+        pass_tokens: int,
     ) -> Iterator[tuple[list[int], ResultT]]:
         """Each batch of rows of similar length with its result; the longest come first, so that errors come at once.
 
@@ -93,6 +97,7 @@ class FittingBatches:
             lengths: tokens of each row, by its number.
             compute: makes the result of a batch, and leaves nothing behind if it fails.
             kinds: the kind of each row; a batch holds rows of one kind.
+            pass_tokens: what one more pass costs, in tokens: padding that costs more is not done.
 
         Raises:
             InputError: if a single row does not fit.
@@ -101,6 +106,7 @@ class FittingBatches:
         while order:
             tokens = None if self.budget is None else self.budget.tokens
             batch = first_batch(order, lengths, self.batch_size, tokens, kinds)
+            batch = batch[: worth_padding([lengths[i] for i in batch], pass_tokens)]
             longest = lengths[batch[0]]
             try:
                 result = compute(batch)
@@ -168,6 +174,19 @@ def first_batch(
         return candidates
     other = next((place for place, i in enumerate(candidates) if kinds[i] != kinds[first]), None)
     return candidates[:other]
+
+
+def worth_padding(lengths: Sequence[int], pass_tokens: int) -> int:
+    """How many of these rows, sorted from the longest on, belong into one batch: the others need one of their own.
+
+    A batch is cut in two, and its longer part again, as long as that saves more padding than one more pass costs.
+    """
+    n_rows = len(lengths)
+    while True:
+        saved = [(lengths[0] - lengths[place]) * (n_rows - place) for place in range(n_rows)]
+        if max(saved) <= pass_tokens:
+            return n_rows
+        n_rows = saved.index(max(saved))
 
 
 def smaller_batch(size: int, error: Exception, what: str) -> int:

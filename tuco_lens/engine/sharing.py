@@ -213,10 +213,10 @@ class SharedRuns(Generic[ResultT]):
         self.model, self.rows, self.compute = models[-1], rows, compute
         self.fitting, self.pad_id, self.pairing = fitting, pad_id, pairing
         self.kind, self.device = length_kind(*models), device_of(models[-1])
+        self.pass_tokens = PASS_TOKENS.get(self.device.type, PASS_TOKENS_ELSEWHERE)
         self.roots: list[Node] = []
         if share:
-            cost = PASS_TOKENS.get(self.device.type, PASS_TOKENS_ELSEWHERE)
-            planned = beginnings(rows, self.kind, cost)
+            planned = beginnings(rows, self.kind, self.pass_tokens)
             self.roots = planned if planned and may_share(*models) else []
 
     def run(self) -> Iterator[tuple[int, list[Piece[ResultT]]]]:
@@ -264,7 +264,7 @@ class SharedRuns(Generic[ResultT]):
 
         lengths = {i: len(self.rows[i]) - len(start) for i in rows if len(self.rows[i]) > len(start)}
         kinds = {i: self.kind(len(self.rows[i])) for i in lengths}
-        for batch, (stretch, result) in self.fitting.run_by_length(lengths, compute, kinds):
+        for batch, (stretch, result) in self.fitting.run_by_length(lengths, compute, kinds, self.pass_tokens):
             for place, i in enumerate(batch):
                 yield i, [*pieces, Piece(result, place, stretch.lengths[place])]
 

@@ -195,7 +195,10 @@ def _values(name: str, group: Measurement, kind: ProfileKind) -> Float[Tensor, "
 
 
 def _row(item: PromptMeasurement, kind: ProfileKind) -> Float[Tensor, " layer"]:
-    return item.beta_by_layer if kind == "beta" else item.layer_token(kind)[:, -1]
+    if kind != "beta":
+        return item.last_token(kind)
+    item.require_maps()
+    return item.beta_by_layer
 
 
 def _band(

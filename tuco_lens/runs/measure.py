@@ -22,6 +22,7 @@ from tuco_lens.runs.pair_choice import PairChoice
 from tuco_lens.runs.summary import Summary
 
 if TYPE_CHECKING:
+    from tuco_lens.engine.memory import BatchTokens
     from tuco_lens.pair import ModelPair
     from tuco_lens.results.measurement import MeasurementSettings, PromptMeasurement
 
@@ -51,8 +52,14 @@ class MeasureJob:
     """Norm of the contributions."""
     drift: bool
     """Whether OutputCo is measured."""
+    keep: Literal["maps", "last"]
+    """What is kept of a prompt; "last" is all that a row needs, but for β."""
     batch_size: int
     """Prompts per batch, at most."""
+    batch_tokens: BatchTokens
+    """Tokens per padded batch, at most, or "auto"."""
+    share_prefixes: bool
+    """Compute what prompts begin with once."""
     resume: bool
     """Go on with the journal that is there."""
     overwrite: bool
@@ -62,8 +69,8 @@ class MeasureJob:
 
     @property
     def chunk_size(self) -> int:
-        """Prompts that are sorted by length together; a kill loses less than this many measurements."""
-        return max(32, 4 * self.batch_size)
+        """Prompts that share beginnings and batches; a kill loses less than this many measurements."""
+        return max(64, 2 * self.batch_size)
 
     @property
     def prompt_options(self) -> dict[str, Any]:
@@ -73,8 +80,9 @@ class MeasureJob:
     @property
     def measure_options(self) -> dict[str, Any]:
         """Arguments of `ModelPair.measure_stream` for every prompt."""
-        sizes = {"batch_size": self.batch_size, "chunk_size": self.chunk_size}
-        return {**self.prompt_options, **sizes, "norm": self.norm, "drift": self.drift}
+        what = {"norm": self.norm, "drift": self.drift, "keep": self.keep}
+        sizes = {"batch_size": self.batch_size, "batch_tokens": self.batch_tokens, "chunk_size": self.chunk_size}
+        return {**self.prompt_options, **what, **sizes, "share_prefixes": self.share_prefixes}
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,8 @@ def _check_outputs(job: MeasureJob) -> None:
     check_output(job.out, resume=job.resume, overwrite=job.overwrite)
     if job.html is None:
         return
+    if job.keep == "last":
+        raise OutputError(f"{job.html}", "--keep last keeps no maps", "leave out --html, or --keep")
     if job.html.suffix.lower() not in HTML_ENDINGS:
         ending = job.html.suffix or "missing"
         raise OutputError(f"{job.html}", f"its ending is {ending!r}", "name a file that ends in .html")
@@ -126,11 +136,11 @@ def _check_outputs(job: MeasureJob) -> None:
 
 
 def _fingerprint(job: MeasureJob, scan: Scan) -> dict[str, Any]:
-    """What decides the rows. The batch size and the device do not, beyond rounding, and may change on resuming."""
+    """What decides the rows. The batches and the device do not, beyond rounding, and may change on resuming."""
     from tuco_lens import __version__
 
     known = {"version": __version__, **job.pair.identity(), "prompts": f"{scan.n_prompts}, sha256:{scan.sha256}"}
-    known |= {**job.prompt_options, "norm": job.norm, "drift": job.drift}
+    known |= {**job.prompt_options, "norm": job.norm, "drift": job.drift, "keep": job.keep}
     if job.pair.backend != "auto":
         known["backend"] = job.pair.backend
     if job.pair.dtype is not None:
