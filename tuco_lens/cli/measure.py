@@ -76,7 +76,11 @@ def measure(
     gpus_per_worker: Annotated[
         float | None,
         typer.Option(
-            "--gpus-per-worker", min=0.0, metavar="G", help="Accelerators of a worker.", show_default="1 if there is any"
+            "--gpus-per-worker",
+            min=0.0,
+            metavar="G",
+            help="Accelerators of a worker.",
+            show_default="1 if there is any",
         ),
     ] = None,
     cpus_per_worker: Annotated[

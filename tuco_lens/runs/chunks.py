@@ -7,10 +7,10 @@ multiples of their size. So whoever measures a chunk, and whenever, gets the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.files import FilePrompt
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import MeasurementSettings, PromptMeasurement
 
 OnError = Literal["row", "stop"]
+MadeT = TypeVar("MadeT")
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,14 @@ def chunk_rows(
     errors: dict[int, InputError] = {}
     for place, prompt in enumerate(prompts):
         index = None if start is None else start + place
-        try:
-            ready[place] = pair.prompt(prompt, **options.prompt_options, drift=options.drift, index=index)
-        except InputError as error:
-            if options.on_error == "stop":
-                raise
-            errors[place] = error
+        how: dict[str, Any] = {**options.prompt_options, "drift": options.drift, "index": index}
+        made = _or_error(lambda prompt=prompt, how=how: pair.prompt(prompt, **how))
+        if not isinstance(made, InputError):
+            ready[place] = made
+        elif options.on_error == "stop":
+            raise made
+        else:
+            errors[place] = made
     items = _measured(pair, ready, options, errors)
     first = start or 0
     return [
@@ -124,13 +127,16 @@ def _measured(
     except InputError:
         if options.on_error == "stop":
             raise
-    items: dict[int, PromptMeasurement] = {}
-    for place in ready:
-        try:
-            items |= together([place])
-        except InputError as error:
-            errors[place] = error
-    return items
+    alone = {place: _or_error(lambda place=place: together([place])[place]) for place in ready}
+    errors |= {place: found for place, found in alone.items() if isinstance(found, InputError)}
+    return {place: found for place, found in alone.items() if not isinstance(found, InputError)}
+
+
+def _or_error(make: Callable[[], MadeT]) -> MadeT | InputError:
+    try:
+        return make()
+    except InputError as error:
+        return error
 
 
 def file_row(index: int, item: PromptMeasurement) -> dict[str, Any]:

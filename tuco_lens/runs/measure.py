@@ -76,8 +76,8 @@ def run_measure(job: MeasureJob) -> MeasuredFile:
     """Measures and writes what was asked for.
 
     Raises:
-        TucoLensError: if an argument, a checkpoint or an output is not usable, a prompt is not and `on_error` is "stop",
-            or no prompt is. No output is left then.
+        TucoLensError: if an argument, a checkpoint or an output is not usable; if a prompt is not and `on_error` is
+            "stop", or no prompt is. No output is left then.
         Interrupted: on Ctrl-C.
     """
     _check_outputs(job)
@@ -95,7 +95,9 @@ def run_measure(job: MeasureJob) -> MeasuredFile:
         settings, items = _measure_rows(job, parts, scan, known, journal)
         summary = Summary.of(journal.rows(), floor=NOISE_FLOORS.get(settings.dtype, 0.0))
         _require_some(summary, journal)
-        journal.finish(job.out, columns(drift=job.rows.drift, errors=job.rows.on_error == "row" or summary.n_failed > 0))
+        journal.finish(
+            job.out, columns(drift=job.rows.drift, errors=job.rows.on_error == "row" or summary.n_failed > 0)
+        )
     n_reported = 0 if job.html is None or pair is None else _write_html(pair, job, items, settings)
     return MeasuredFile(summary, settings, n_reported)
 
@@ -106,7 +108,9 @@ def _check_outputs(job: MeasureJob) -> None:
         return
     if job.workers is not None:
         why = "workers send rows, and a report needs maps"
-        raise InputError("--html with --workers", why, f"make it of the first {HTML_PROMPTS} prompts in a run of its own")
+        raise InputError(
+            "--html with --workers", why, f"make it of the first {HTML_PROMPTS} prompts in a run of its own"
+        )
     if job.html.suffix.lower() not in HTML_ENDINGS:
         ending = job.html.suffix or "missing"
         raise OutputError(f"{job.html}", f"its ending is {ending!r}", "name a file that ends in .html")

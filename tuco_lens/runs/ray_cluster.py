@@ -1,4 +1,4 @@
-"""Ray itself: starting it on this machine or joining a cluster, what a worker gets of it, and its failures in a line."""
+"""Ray itself: started here or joined, what a worker gets of it, and its failures in one line."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def running(address: str | None, n_workers: int, *, cpus: int | None = None) -> 
         _require_answer(address)
     try:
         with _quiet():
-            ray.init(address=address, **how)
+            with _stderr_closed():  # its C++ part says there that it was told to say nothing
+                ray.init(address=address, **how)
             yield
     except (ConnectionError, RuntimeError, ValueError) as error:
         if address is None or ray.is_initialized():
@@ -103,6 +104,20 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Whatever this process writes to the descriptor of stderr is lost."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _require_answer(address: str) -> None:
@@ -185,9 +200,9 @@ def failures_in_one_line() -> Iterator[None]:
 
 
 def _data_errors() -> tuple[type[BaseException], ...]:
-    from ray.data.exceptions import RayDataUserCodeException, SystemException
+    from ray.data.exceptions import SystemException
 
-    return (RayDataUserCodeException, SystemException)
+    return (SystemException,)
 
 
 def _own(error: BaseException | None) -> TucoLensError | None:

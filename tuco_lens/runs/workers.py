@@ -56,8 +56,8 @@ def worker_parts(
 
     Raises:
         LoadError: if Ray is not installed, or the pair cannot be loaded.
-        InputError: if there is no such cluster, if it does not hold the workers, if a prompt cannot be measured and that
-            is to end the run, or if workers keep dying at one unit.
+        InputError: if there is no such cluster, or it does not hold the workers; if a prompt cannot be measured and
+            that is to end the run; if workers keep dying at one unit.
     """
     from tuco_lens.results.measurement import MeasurementSettings
 
@@ -131,7 +131,6 @@ class _Units:
 
 def _streamed(units: _Units, share: Share, worker: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The workers' answers, in the order of the units."""
-    import ray
     from ray.data import ActorPoolStrategy, DataContext, read_datasource
 
     context = DataContext.get_current().copy()
@@ -139,10 +138,9 @@ def _streamed(units: _Units, share: Share, worker: dict[str, Any]) -> Iterator[d
     context.enable_progress_bars = False
     # A block is a row, so that a unit is sent, and its answer back, as soon as it is there.
     context.target_max_block_size = context.target_min_block_size = 1
-    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()} if units.are_here else None
     with DataContext.current(context):
         # The reader asks for no CPU: workers that hold every CPU of the cluster would keep it waiting for ever.
-        read = read_datasource(_source(units), override_num_blocks=1, num_cpus=0, label_selector=here)
+        read = read_datasource(_source(units), override_num_blocks=1, num_cpus=0)
         pool = ActorPoolStrategy(size=share.n_workers, max_tasks_in_flight_per_actor=2)
         answers = read.map_batches(
             UnitMeasurer,
@@ -173,6 +171,10 @@ def _source(units: _Units) -> Any:
     class Units(Datasource):
         def estimate_inmemory_data_size(self) -> None:
             return None
+
+        @property
+        def supports_distributed_reads(self) -> bool:
+            return not units.are_here
 
         def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
             nothing_known = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
