@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,8 @@ from tuco_lens.runs.pair_choice import PairChoice
 STORE_BYTES: Final = 512 * 2**20
 """Object store of a Ray on this machine: units and rows on their way; what is more goes to disk."""
 CONNECT_SECONDS: Final = 5.0
+HALF_CPU: Final = 0.5
+"""Least share of a worker where CPUs are few."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def threads_here(n_workers: int) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Without what Ray Data logs while all is well."""
     logger = logging.getLogger("ray.data")
     before = logger.level
@@ -107,7 +109,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _stderr_closed() -> Iterator[None]:
+def _stderr_closed() -> Generator[None]:
     """Whatever this process writes to the descriptor of stderr is lost."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -137,24 +139,36 @@ def _unreachable(address: str, why: str) -> InputError:
     return InputError(f"no Ray cluster at {address}", why, remedy)
 
 
-def share_of(n_workers: int, pair: PairChoice, *, gpus: float | None, cpus: int | None) -> Share:
-    """What each of the workers gets of the Ray that runs.
+def share_of(n_workers: int, pair: PairChoice, *, gpus: float | None, cpus: float | None, n_free: int = 0) -> Share:
+    """What each of the workers gets of the Ray that runs: of the CPUs as many as there are for each.
+
+    Args:
+        n_workers: how many there are to be.
+        pair: what they load; an embedded pair, or one for the CPU, gets no accelerator.
+        gpus: accelerators of each; None is one, if there is any.
+        cpus: CPUs of each; None is what there is, or one beside an accelerator.
+        n_free: CPUs to be left free, for tasks that need some.
 
     Raises:
         InputError: if the cluster does not hold so many.
     """
     nodes = _nodes()
+    n_cpus = sum(node.get("CPU", 0) for node in nodes)
     if gpus is None:
         gpus = float(_may_use_gpu(pair) and any(node.get("GPU", 0) > 0 for node in nodes))
-    fitting = [cpus] if cpus is not None else [1] if gpus else list(range(_most_cpus(nodes, n_workers), 0, -1))
-    for each in fitting:
-        if _capacity(nodes, each, gpus) >= n_workers:
+    most = 1 if gpus else int(max(1, n_cpus // n_workers))
+    wanted = [cpus] if cpus is not None else [*range(most, 0, -1), *([HALF_CPU] if n_free else [])]
+
+    def room(each: float) -> int:
+        return min(_capacity(nodes, each, gpus), int((n_cpus - n_free) // each))
+
+    for each in wanted:
+        if room(each) >= n_workers:
             return Share(n_workers, each, gpus)
-    least = fitting[-1] if fitting else 1
-    room = _capacity(nodes, least, gpus)
-    what = f"{n_workers} workers of {least} CPU and {gpus:g} accelerators each"
-    remedy = f"give --workers {room}, or add nodes" if room else "ask for less per worker, or add nodes"
-    raise InputError(what, f"the cluster has room for {room}", remedy)
+    found = max(0, room(wanted[-1]))
+    what = f"{n_workers} workers of {wanted[-1]:g} CPU and {gpus:g} accelerators each"
+    why = f"the cluster has room for {found}" + (f" beside {n_free} CPU for those who read" if n_free else "")
+    raise InputError(what, why, f"ask for {found} workers, or add nodes" if found else "ask for less, or add nodes")
 
 
 def _may_use_gpu(pair: PairChoice) -> bool:
@@ -163,10 +177,6 @@ def _may_use_gpu(pair: PairChoice) -> bool:
 
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
-
-
-def _most_cpus(nodes: list[dict[str, float]], n_workers: int) -> int:
-    return int(max(1.0, sum(node.get("CPU", 0) for node in nodes) // n_workers))
 
 
 def _capacity(nodes: list[dict[str, float]], cpus: float, gpus: float) -> int:
@@ -184,7 +194,7 @@ def use_share(threads: int) -> None:
 
 
 @contextmanager
-def failures_in_one_line() -> Iterator[None]:
+def failures_in_one_line() -> Generator[None]:
     """What Ray raises becomes an error of this package, if it is one: the worker's own, or that workers keep dying."""
     ray = import_ray()
     try:

@@ -142,7 +142,7 @@ def _streamed(units: _Units, share: Share, worker: dict[str, Any]) -> Iterator[d
         # The reader asks for no CPU: workers that hold every CPU of the cluster would keep it waiting for ever.
         read = read_datasource(_source(units), override_num_blocks=1, num_cpus=0)
         pool = ActorPoolStrategy(size=share.n_workers, max_tasks_in_flight_per_actor=2)
-        answers = read.map_batches(
+        answers: Any = read.map_batches(
             UnitMeasurer,
             fn_constructor_kwargs=worker,
             batch_size=1,
