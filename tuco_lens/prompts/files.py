@@ -181,7 +181,8 @@ def _open_by_fsspec(address: str) -> IO[bytes]:
     try:
         import fsspec
 
-        return fsspec.open(address, "rb").open()
+        file: Any = fsspec.open(address, "rb")
+        return file.open()
     except (ImportError, ValueError) as error:  # a scheme that needs another package, or that nothing knows
         raise InputError(address, str(error), remedy) from None
 

@@ -7,10 +7,10 @@ multiples of their size. So whoever measures a chunk, and whenever, gets the sam
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.files import FilePrompt
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import MeasurementSettings, PromptMeasurement
 
 OnError = Literal["row", "stop"]
-MadeT = TypeVar("MadeT")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def chunks(prompts: Iterable[FilePrompt], size: int, first: int) -> Iterator[tup
 
 def chunk_rows(
     pair: ModelPair, prompts: Sequence[FilePrompt], options: RowOptions, *, start: int | None
-) -> list[MeasuredRow]:
+) -> Iterator[MeasuredRow]:
     """Measures a chunk.
 
     Args:
@@ -90,51 +89,47 @@ def chunk_rows(
     Raises:
         InputError: if one of them cannot be measured, and that is to end the run.
     """
-    ready: dict[int, Prompt] = {}
-    errors: dict[int, InputError] = {}
-    for place, prompt in enumerate(prompts):
-        index = None if start is None else start + place
-        how: dict[str, Any] = {**options.prompt_options, "drift": options.drift, "index": index}
-        made = _or_error(lambda prompt=prompt, how=how: pair.prompt(prompt, **how))
-        if not isinstance(made, InputError):
-            ready[place] = made
-        elif options.on_error == "stop":
-            raise made
+    ready = [_read(pair, prompt, options, None if start is None else start + i) for i, prompt in enumerate(prompts)]
+    items = _measured(pair, [made for made in ready if not isinstance(made, InputError)], options)
+    for index, (prompt, made) in enumerate(zip(prompts, ready, strict=True), start or 0):
+        item = made if isinstance(made, InputError) else next(items)
+        if isinstance(item, InputError):
+            yield MeasuredRow(_error_row(index, prompt, item, drift=options.drift), None)
         else:
-            errors[place] = made
-    items = _measured(pair, ready, options, errors)
-    first = start or 0
-    return [
-        MeasuredRow(file_row(first + place, items[place]), items[place])
-        if place in items
-        else MeasuredRow(_error_row(first + place, prompt, errors[place], drift=options.drift), None)
-        for place, prompt in enumerate(prompts)
-    ]
+            yield MeasuredRow(file_row(index, item), item)
+
+
+def _read(pair: ModelPair, prompt: FilePrompt, options: RowOptions, index: int | None) -> Prompt | InputError:
+    try:
+        return pair.prompt(prompt, **options.prompt_options, drift=options.drift, index=index)
+    except InputError as error:
+        if options.on_error == "stop":
+            raise
+        return error
 
 
 def _measured(
-    pair: ModelPair, ready: Mapping[int, Prompt], options: RowOptions, errors: dict[int, InputError]
-) -> dict[int, PromptMeasurement]:
-    """Measurements by place; a prompt that fails alone, as for memory, goes to the errors and takes no other along."""
-
-    def together(places: Sequence[int]) -> dict[int, PromptMeasurement]:
-        how: dict[str, Any] = {"norm": options.norm, "drift": options.drift, "batch_size": options.batch_size}
-        stream = pair.measure_stream([ready[i] for i in places], chunk_size=max(1, len(places)), **how)
-        return dict(zip(places, stream, strict=True))
-
+    pair: ModelPair, prompts: Sequence[Prompt], options: RowOptions
+) -> Iterator[PromptMeasurement | InputError]:
+    """Each prompt's measurement; one that fails alone, as for memory, takes no other along."""
+    how: dict[str, Any] = {"norm": options.norm, "drift": options.drift, "batch_size": options.batch_size}
+    n_done = 0
     try:
-        return together(list(ready))
+        for item in pair.measure_stream(prompts, chunk_size=max(1, len(prompts)), **how):
+            yield item
+            n_done += 1
     except InputError:
         if options.on_error == "stop":
             raise
-    alone = {place: _or_error(lambda place=place: together([place])[place]) for place in ready}
-    errors |= {place: found for place, found in alone.items() if isinstance(found, InputError)}
-    return {place: found for place, found in alone.items() if not isinstance(found, InputError)}
+    else:
+        return
+    for prompt in prompts[n_done:]:
+        yield _alone(pair, prompt, how)
 
 
-def _or_error(make: Callable[[], MadeT]) -> MadeT | InputError:
+def _alone(pair: ModelPair, prompt: Prompt, how: Mapping[str, Any]) -> PromptMeasurement | InputError:
     try:
-        return make()
+        return next(iter(pair.measure_stream([prompt], **how)))
     except InputError as error:
         return error
 

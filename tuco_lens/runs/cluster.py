@@ -64,7 +64,7 @@ def measure(
         **template: prefill, continue_final, tools, template_kwargs, special_tokens; see `TemplateOptions`.
 
     Returns:
-        The data set with the columns n_tokens, tuco, preco, beta, truncated (, output_co) and error, as in result files.
+        The data set with n_tokens, tuco, preco, beta, truncated (, output_co) and error added, as in result files.
         Rows are in the order that Ray keeps; `DataContext.execution_options.preserve_order` makes it that of the input.
 
     Raises:
@@ -95,8 +95,9 @@ def _choice(pair: Mapping[str, Any]) -> PairChoice:
     if unknown or "base" not in pair:
         why = f"there is no option {unknown[0]}" if unknown else "base is missing"
         raise InputError("the pair", why, f"give base and tuned or adapter, and of the rest {', '.join(sorted(known))}")
-    given: dict[str, Any] = {name: str(value) if isinstance(value, Path) else value for name, value in pair.items()}
-    return PairChoice(**{"tuned": None, "adapter": None, **given})
+    given: dict[str, Any] = {"tuned": None, "adapter": None}
+    given |= {name: str(value) if isinstance(value, Path) else value for name, value in pair.items()}
+    return PairChoice(**given)
 
 
 class TableMeasurer:

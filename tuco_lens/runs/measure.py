@@ -84,13 +84,13 @@ def run_measure(job: MeasureJob) -> MeasuredFile:
     scan = job.prompts.scan(strict=job.rows.on_error == "stop", **job.rows.reading)
     known = _fingerprint(job, scan)
     with Journal.hold(partial_path(job.out), known, resume=job.resume) as journal:
-        first = min(journal.n_rows, scan.n_prompts - 1)  # of a run that is complete, the last chunk again
         pair = None
         if job.workers is None:
             pair = job.pair.load()
             _check_lengths(pair, job)
-            parts = _parts(pair, job.prompts, job.rows, first)
+            parts = _parts(pair, job, journal.n_rows, scan.n_prompts)
         else:
+            first = min(journal.n_rows, scan.n_prompts - 1)  # workers tell the settings with their rows
             parts = worker_parts(job.workers, job.pair, job.prompts, job.rows, first, scan.n_prompts)
         settings, items = _measure_rows(job, parts, scan, known, journal)
         summary = Summary.of(journal.rows(), floor=NOISE_FLOORS.get(settings.dtype, 0.0))
@@ -137,14 +137,17 @@ def _check_lengths(pair: ModelPair, job: MeasureJob) -> None:
             pair.prompt(prompt, **job.rows.prompt_options, drift=job.rows.drift, index=index)
 
 
-Parts = Iterable[tuple["MeasurementSettings", "list[MeasuredRow]"]]
+Parts = Iterable[tuple["MeasurementSettings", Iterable[MeasuredRow]]]
+"""Rows as they are measured, behind the settings that they were measured with; the first part may be empty."""
 
 
-def _parts(pair: ModelPair, prompts: PromptSource, options: RowOptions, first: int) -> Parts:
-    """The chunks from the one that prompt `first` is in, measured here."""
-    settings = options.settings(pair)
-    for start, chunk in chunks(prompts, options.chunk_size, first):
-        yield settings, chunk_rows(pair, chunk, options, start=start)
+def _parts(pair: ModelPair, job: MeasureJob, n_rows: int, n_prompts: int) -> Parts:
+    """The chunks of which rows are missing, measured here."""
+    settings = job.rows.settings(pair)
+    yield settings, ()
+    if n_rows < n_prompts:
+        for start, chunk in chunks(job.prompts, job.rows.chunk_size, n_rows):
+            yield settings, chunk_rows(pair, chunk, job.rows, start=start)
 
 
 def _measure_rows(

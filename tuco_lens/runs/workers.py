@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tuco_lens import errors
 from tuco_lens.errors import InputError, TucoLensError
@@ -20,6 +20,9 @@ from tuco_lens.prompts.files import FilePrompt, PromptSource
 from tuco_lens.runs.chunks import MeasuredRow, RowOptions, chunk_rows, chunks
 from tuco_lens.runs.pair_choice import PairChoice
 from tuco_lens.runs.ray_cluster import Share, failures_in_one_line, running, share_of, use_share
+
+if TYPE_CHECKING:
+    from tuco_lens.results.measurement import MeasurementSettings
 
 MOST_UNITS: Final = 4096
 """Work units of a run, at most: Ray's bookkeeping costs memory and milliseconds for each."""
@@ -43,7 +46,7 @@ class Workers:
 
 def worker_parts(
     workers: Workers, pair: PairChoice, prompts: PromptSource, options: RowOptions, first: int, n_prompts: int
-) -> Iterator[tuple[Any, list[MeasuredRow]]]:
+) -> Iterator[tuple[MeasurementSettings, list[MeasuredRow]]]:
     """The rows from the chunk on that prompt `first` is in, unit by unit in input order, behind the run's settings.
 
     Args:
@@ -163,7 +166,7 @@ def _source(units: _Units) -> Any:
     from ray.data import Datasource, ReadTask
     from ray.data.block import BlockMetadata
 
-    def read() -> Iterator[pa.Table]:
+    def read() -> Iterator[Any]:
         schema = pa.schema([("start", pa.int64()), ("prompts", pa.large_string())])
         for unit in units:
             yield pa.Table.from_pylist([unit], schema=schema)
