@@ -1,8 +1,8 @@
 """Many workers against one process: the same bytes, also after kills of either; speed and memory.
 
-`--kills 20` kills that many random workers in one run, and as many drivers, each resumed. `--million` measures a million
-short prompts on a tiny pair, and prints the memory of driver and workers. Every run is `tuco-lens measure` in a process
-of its own, with one thread for each pair.
+`--kills 20` kills that many random workers in one run, and as many drivers, each resumed. `--million` measures a
+million short prompts on a tiny pair, and prints the memory of driver and workers. Every run is `tuco-lens measure` in a
+process of its own, with one thread for each pair.
 """
 
 from __future__ import annotations
