@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -50,9 +51,24 @@ def finished(run: subprocess.Popen[str]) -> None:
 def workers_of(driver: int) -> list[psutil.Process]:
     try:
         below = psutil.Process(driver).children(recursive=True)
-        return [process for process in below if "UnitMeasurer" in "".join(process.cmdline()[:1])]
     except psutil.NoSuchProcess:
         return []
+    return [process for process in below if is_worker(process)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it has ended since
+        return "UnitMeasurer" in "".join(process.cmdline()[:1])
+    return False
+
+
+def mib(processes: list[psutil.Process]) -> float:
+    """Resident memory of the largest that still runs."""
+    sizes = [0]
+    for process in processes:
+        with suppress(psutil.Error):
+            sizes.append(process.memory_info().rss)
+    return max(sizes) / 2**20
 
 
 def size(path: Path) -> int:
@@ -111,10 +127,9 @@ def memory_of_a_million(folder: Path, n_prompts: int) -> None:
     run = start(pair, prompts, out, *WORKERS)
     journal, samples = out.with_name(out.name + ".partial"), list[tuple[int, float, float]]()
     while run.poll() is None:
-        tree = (driver := psutil.Process(run.pid)).children(recursive=True)
-        workers = [process.memory_info().rss for process in tree if "UnitMeasurer" in "".join(process.cmdline()[:1])]
+        workers = workers_of(run.pid)
         if workers and size(journal):
-            samples.append((size(journal), driver.memory_info().rss / 2**20, max(workers) / 2**20))
+            samples.append((size(journal), mib([psutil.Process(run.pid)]), mib(workers)))
         time.sleep(1)
     finished(run)
     seconds = time.perf_counter() - before

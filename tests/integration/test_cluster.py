@@ -351,3 +351,35 @@ def test_a_ray_dataset_gets_the_columns_of_a_measurement_in_its_own_order(demo: 
     assert [row["error"] for row in rows[:-1]] == [None] * 90
     assert "it is empty" in rows[-1]["error"]
     assert list(rows[0]) == ["id", "prompt", "n_tokens", "tuco", "preco", "beta", "truncated", "error"]
+
+
+CLUSTER = """
+import logging, sys, ray
+ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1",
+         object_store_memory=2**28, logging_level=logging.ERROR)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_cluster_that_runs_is_joined_by_its_address_and_left_running(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", prompts_of(100))
+    alone, together = tmp_path / "alone.jsonl", tmp_path / "together.jsonl"
+    assert measure(file, alone) == 0
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", CLUSTER], **pipes) as cluster:
+        assert cluster.stdin is not None
+        assert cluster.stdout is not None
+        address = cluster.stdout.readline().strip()
+        try:
+            # Three workers hold all three CPUs: the reader must not wait for one.
+            finished(start(file, together, "--workers", "3", "--ray", address))
+            refused = start(file, tmp_path / "o.jsonl", "--workers", "4", "--ray", address)
+            assert "the cluster has room for 3; ask for 3 workers" in refused.communicate(timeout=200)[1]
+            assert cluster.poll() is None
+        finally:
+            cluster.stdin.close()
+    assert together.read_bytes() == alone.read_bytes()
