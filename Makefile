@@ -58,7 +58,7 @@ docs: $(DOCS_INSTALLED) ## build the documentation into site/
 pins: ## resolve every dependency anew and write constraints.txt
 	rm -rf .venv-pins
 	$(PYTHON) -m venv .venv-pins
-	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae,docs]"
+	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae,ray,docs]"
 	.venv-pins/bin/python scripts/pin.py > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	rm -rf .venv-pins
@@ -72,7 +72,7 @@ $(VENV)/bin/pip $(BRIDGE_VENV)/bin/pip:
 	$(PYTHON) -m venv $(@:/bin/pip=)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae]"
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae,ray]"
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)

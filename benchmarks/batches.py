@@ -1,8 +1,8 @@
 """How many tokens a batch should have on this processor, and what one more pass costs in tokens.
 
-Prompts of one length are measured in batches of more and more tokens, up to all at once; each time is a ratio to that of the budget that
-"auto" takes on a CPU, in turns in one process (SmolLM2's shape, bridge). The cost of a pass is how much longer twice
-the passes take, in tokens of a large batch: `sharing.PASS_TOKENS` stands for it.
+Prompts of one length are measured in batches of more and more tokens, up to all at once; each time is a ratio to that of
+the budget that "auto" takes on a CPU, in turns in one process (SmolLM2's shape, bridge). The cost of a pass is what more
+passes add to the time, in tokens of a large batch: `sharing.PASS_TOKENS` stands for it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def main() -> None:
         least = min(best)
         more = TOTAL / least - TOTAL / CPU_TOKENS
         cost = (best[least] - best[CPU_TOKENS]) / more / (best[CPU_TOKENS] / TOTAL)
-        print(f"prompts of {length} tokens, time by batch_tokens over that of {CPU_TOKENS}: {', '.join(cells)}; ", end="")
+        print(
+            f"prompts of {length} tokens, time by batch_tokens over that of {CPU_TOKENS}: {', '.join(cells)}; ", end=""
+        )
         print(f"a pass costs {cost:.0f} tokens", flush=True)
 
 

@@ -219,6 +219,7 @@ def _command(words: list[str], where: str) -> int:
         return _harness(words[3:])
     checks = {"tuco-lens": _tuco_lens, "make": _make, "pip": _pip, "python": _python_file}
     checks |= {"pre-commit": _known_tool, "mkdocs": _known_tool, "export": _export}
+    checks |= dict.fromkeys(("ray", "kubectl", "sbatch"), _known_tool)
     assert program in checks, f"{where}: nothing is known to do with the command {words[0]!r}"
     return checks[program](words[1:])
 

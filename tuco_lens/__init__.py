@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tuco_lens.prompts.prompt import Prompt as Prompt
     from tuco_lens.results.measurement import Measurement as Measurement
     from tuco_lens.results.measurement import PromptMeasurement as PromptMeasurement
+    from tuco_lens.runs import cluster as cluster
 
 __version__ = "0.1.0"
 
@@ -36,10 +37,13 @@ _HOMES = {
     "InputError": "errors",
     "OutputError": "errors",
 }
-__all__ = [*_HOMES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+_MODULES = {"cluster": "runs.cluster"}
+__all__ = [*_HOMES, *_MODULES, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"tuco_lens.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tuco_lens' has no attribute {name!r}")
     return getattr(importlib.import_module(f"tuco_lens.{_HOMES[name]}"), name)

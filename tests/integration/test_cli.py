@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from tuco_lens.runs import measure as runs_measure
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-5
-COLUMNS = ["index", "prompt", "n_tokens", "tuco", "preco", "beta", "truncated"]
+COLUMNS = ["index", "prompt", "n_tokens", "tuco", "preco", "beta", "truncated", "error"]
 HOSTILE = [
     "\x1b[31mred\x1b[0m \x1b]0;title\x07",
     "[bold red]markup[/] :skull:",
@@ -191,14 +192,15 @@ def test_plain_text_is_one_short_line() -> None:
 
 def interrupted_after(pair: ModelPair, n_items: int) -> Any:
     """The pair, with Ctrl-C pressed when so many prompts are measured."""
+    numbers = itertools.count()
 
     class Pressed:
         def __getattr__(self, name: str) -> Any:
             return getattr(pair, name)
 
         def measure_stream(self, *arguments: Any, **options: Any) -> Iterator[Any]:
-            for number, item in enumerate(pair.measure_stream(*arguments, **options)):
-                if number == n_items:
+            for item in pair.measure_stream(*arguments, **options):
+                if next(numbers) == n_items:
                     raise KeyboardInterrupt
                 yield item
 
@@ -234,13 +236,7 @@ def test_a_run_stopped_anywhere_resumes_to_the_rows_of_an_uninterrupted_one(
         with (tmp_path / "o.jsonl.partial").open("ab") as journal:
             journal.write(b'{"index": 9')  # a torn last line
         assert measure("--prompts", file, "--out", out, "--resume", "--overwrite") == 0
-        rows = rows_of(out)
-        assert [(row["index"], row["prompt"]) for row in rows] == [(row["index"], row["prompt"]) for row in expected]
-        if n_items == 32:  # the end of a chunk: the batches are those of the uninterrupted run
-            assert rows == expected
-        for row, other in zip(rows, expected, strict=True):
-            assert math.isclose(row["tuco"], other["tuco"], abs_tol=TOLERANCE)
-            assert math.isclose(row["beta"], other["beta"], abs_tol=TOLERANCE)
+        assert rows_of(out) == expected  # bit for bit: it begins with the whole chunk, so its batches are the same
 
 
 def test_a_run_killed_when_all_was_measured_only_writes_its_output(
@@ -501,4 +497,4 @@ def test_the_demo_prints_its_table_and_writes_its_files_also_a_second_time(
     rows = rows_of(folder / "results.jsonl")
     assert {row["group"] for row in rows} == {"text", "chat"}
     assert captured.out.count("\n") >= 2 * len(rows)
-    assert list(rows[0]) == [*COLUMNS, "group"]
+    assert list(rows[0]) == [*COLUMNS[:-1], "group"]

@@ -176,12 +176,27 @@ TOKENISED: list[tuple[str, str, str]] = [
     ("no chat template", f"--base S/base --tuned S/no_template {TEXT} --chat", "no chat template; measure raw text"),
     ("only a BOS", f"{PAIR} --prompt <|endoftext|>", "prompt 0: no token is left"),
 ]
+NONE_LEFT: list[tuple[str, str, str]] = [
+    ("no prompt is valid", "--pair demo --prompt E/ --prompt E/", "--prompt number 1: it is empty"),
+    ("no prompt is left", f"{PAIR} --prompt <|endoftext|>", "no prompt can be measured: prompt 0: no token is left"),
+    ("a broken file", "--pair demo --prompts S/broken.jsonl", "broken.jsonl, line 2: broken JSON"),
+    ("unknown address", "--pair demo --prompts nope://x/p.txt", "give a path, an s3://"),
+    ("absent address", "--pair demo --prompts file:///none/p.txt", "file:///none/p.txt: "),
+]
+WORKERS: list[tuple[str, str, str]] = [
+    ("no workers", "--workers 0", "--workers"),
+    ("cluster without workers", "--ray here:1", "--ray: .*give --workers N"),
+    ("share without workers", "--cpus-per-worker 1", "--cpus-per-worker: .*give --workers N"),
+    ("report of workers", "--workers 2 --html O/r.html", "a report needs maps"),
+]
 CASES = [
     *USAGE,
-    *((name, f"--pair demo {arguments} {OUT}", message) for name, arguments, message in PROMPTS),
+    *((name, f"--pair demo {arguments} {OUT} --on-error stop", message) for name, arguments, message in PROMPTS),
     *((name, f"--pair demo {TEXT} {arguments}", message) for name, arguments, message in OUTPUTS),
     *((name, f"{arguments} {TEXT} {OUT}", message) for name, arguments, message in LOADING),
-    *((name, f"{arguments} {OUT}", message) for name, arguments, message in TOKENISED),
+    *((name, f"{arguments} {OUT} --on-error stop", message) for name, arguments, message in TOKENISED),
+    *((name, f"{arguments} {OUT}", message) for name, arguments, message in NONE_LEFT),
+    *((name, f"--pair demo {TEXT} {OUT} {arguments}", message) for name, arguments, message in WORKERS),
 ]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tuco_lens.errors import InputError, OutputError, TucoLensError
 from tuco_lens.prompts.files import PromptSource, read_prompts
 from tuco_lens.results.files import partial_path
-from tuco_lens.results.journal import Journal, check_resumable
+from tuco_lens.results.journal import Journal
 from tuco_lens.results.rows import check_output, columns, dump_row
 
 texts = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=30)
@@ -271,7 +271,7 @@ def test_another_run_is_refused_with_what_differs(journal_of_five: Path) -> None
     before = journal_of_five.read_bytes()
     for call in (
         lambda: Journal.open(journal_of_five, {"norm": "l2"}, resume=True),
-        lambda: check_resumable(journal_of_five, {"norm": "l2"}),
+        lambda: Journal.hold(journal_of_five, {"norm": "l2"}, resume=True),
     ):
         with pytest.raises(OutputError, match="norm was 'l1' and is 'l2'"):
             call()
@@ -296,6 +296,39 @@ def test_two_runs_cannot_write_one_journal(journal_of_five: Path) -> None:
         Journal.open(journal_of_five, fingerprint, resume=True)
     with Journal.open(journal_of_five, fingerprint, resume=True) as journal:
         assert journal.n_rows == 5
+
+
+def test_a_held_journal_is_kept_from_others_and_as_it_was_until_it_begins(journal_of_five: Path) -> None:
+    pytest.importorskip("fcntl")
+    before = journal_of_five.read_bytes()
+    with Journal.hold(journal_of_five, {}, resume=False) as journal:
+        with pytest.raises(OutputError, match="another run is writing it"):
+            Journal.hold(journal_of_five, {}, resume=True)
+        with pytest.raises(ValueError):
+            journal.append(row(0))
+        assert journal_of_five.read_bytes() == before
+        journal.begin({"norm": "l2"})
+        journal.append(row(0))
+        journal.begin({"norm": "l2"})
+        assert list(journal.rows()) == [row(0)]
+
+
+def test_a_run_that_fails_before_it_begins_leaves_what_was_there(tmp_path: Path, journal_of_five: Path) -> None:
+    before = journal_of_five.read_bytes()
+    for resume in (True, False):
+        with pytest.raises(RuntimeError), Journal.hold(journal_of_five, {"norm": "l1"}, resume=resume):
+            raise RuntimeError
+        assert journal_of_five.read_bytes() == before
+    with pytest.raises(RuntimeError), Journal.hold(tmp_path / "new.partial", {}, resume=False):
+        raise RuntimeError
+    assert not (tmp_path / "new.partial").exists()
+
+
+def test_what_shows_late_is_compared_when_a_held_journal_begins(journal_of_five: Path) -> None:
+    with Journal.hold(journal_of_five, {}, resume=True) as journal:
+        assert journal.n_rows == 5
+        with pytest.raises(OutputError, match="norm was 'l1' and is 'l2'"):
+            journal.begin({"norm": "l2"})
 
 
 def test_a_row_out_of_order_is_a_defect(journal_of_five: Path) -> None:
@@ -345,7 +378,9 @@ def test_an_output_or_journal_that_is_there_needs_a_decision(tmp_path: Path) -> 
     assert "--overwrite" in (refusal(out, resume=True) or "")
     assert refusal(out, overwrite=True) is None
     out.unlink()
-    partial_path(out).touch()
+    partial_path(out).touch()  # killed before it began
+    assert refusal(out) is None
+    partial_path(out).write_text("begun")
     assert "--resume" in (refusal(out) or "")
     assert refusal(out, resume=True) is None
     assert refusal(out, overwrite=True) is None

@@ -15,7 +15,7 @@ from tuco_lens.errors import OutputError
 from tuco_lens.results.files import check_writable, partial_path
 from tuco_lens.results.journal import Journal
 from tuco_lens.results.rows import columns
-from tuco_lens.runs.measure import file_row
+from tuco_lens.runs.chunks import file_row
 from tuco_lens.runs.pair_choice import DEMO, PairChoice
 
 PROMPTS = Path(__file__).resolve().parent.parent / DEMO / "prompts.jsonl"

@@ -17,10 +17,12 @@ from tuco_lens.cli.options import (
 )
 from tuco_lens.cli.terminal import complain, say, show_table
 from tuco_lens.errors import InputError
-from tuco_lens.prompts.files import PromptSource
+from tuco_lens.prompts.files import PromptSource, prompt_place
+from tuco_lens.runs.chunks import OnError, RowOptions
 from tuco_lens.runs.measure import HTML_PROMPTS, MeasureJob, run_measure
 from tuco_lens.runs.pair_choice import PairChoice
 from tuco_lens.runs.summary import Spread, Summary
+from tuco_lens.runs.workers import Workers
 
 _NAMES: Final = {"tuco": "TuCo", "beta": "β", "output_co": "OutputCo"}
 
@@ -31,11 +33,12 @@ def measure(
     *,
     choice: PairChoice,
     prompts: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help=".txt (a prompt a line), .jsonl (prompt, or messages) or .csv (column prompt). May repeat.",
+            help=".txt (a prompt a line), .jsonl (prompt, or messages) or .csv (column prompt), here or at an s3:// or "
+            "other address. May repeat.",
         ),
     ] = None,
     prompt: Annotated[
@@ -70,6 +73,33 @@ def measure(
         bool,
         typer.Option("--share-prefixes/--no-share-prefixes", help="Compute what prompts begin with once."),
     ] = True,
+    on_error: Annotated[
+        OnError,
+        typer.Option("--on-error", help="A prompt that cannot be measured is a row with its error, or stops the run."),
+    ] = "row",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, metavar="N", help="Measure in N processes, each with a pair of its own."),
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="The workers are on this Ray cluster: HOST:PORT.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-worker",
+            min=0.0,
+            metavar="G",
+            help="Accelerators of a worker.",
+            show_default="1 if there is any",
+        ),
+    ] = None,
+    cpus_per_worker: Annotated[
+        int | None,
+        typer.Option(
+            "--cpus-per-worker", min=1, metavar="C", help="CPU cores and threads of a worker.", show_default="its share"
+        ),
+    ] = None,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
     progress: ProgressOption = True,
@@ -85,20 +115,24 @@ def measure(
     done = run_measure(
         MeasureJob(
             pair=choice,
-            prompts=PromptSource(tuple(prompts or ()), tuple(prompt or ())),
+            prompts=PromptSource(tuple(map(prompt_place, prompts or ())), tuple(prompt or ())),
             out=out,
             html=html,
-            reading=reading,
-            truncate=truncate,
-            norm=norm,
-            drift=drift,
-            keep=keep,
-            batch_size=batch_size,
-            batch_tokens=_number_or_auto(batch_tokens),
-            share_prefixes=share_prefixes,
+            rows=RowOptions(
+                reading,
+                truncate,
+                norm,
+                drift,
+                keep,
+                batch_size,
+                _number_or_auto(batch_tokens),
+                share_prefixes,
+                on_error,
+            ),
             resume=resume,
             overwrite=overwrite,
             progress=progress,
+            workers=_workers(workers, ray, gpus_per_worker, cpus_per_worker, choice),
         )
     )
     say(f"base {done.settings.base}, tuned {done.settings.tuned} ({done.settings.backend}, {done.settings.dtype})")
@@ -124,9 +158,27 @@ def _number_or_auto(text: str) -> int | Literal["auto"]:
     return int(text)
 
 
+def _workers(
+    n_workers: int | None, address: str | None, gpus: float | None, cpus: int | None, choice: PairChoice
+) -> Workers | None:
+    if n_workers is None:
+        alone = {"--ray": address, "--gpus-per-worker": gpus, "--cpus-per-worker": cpus}
+        for name, value in alone.items():
+            if value is not None:
+                raise InputError(name, "it is for workers, and --workers is not given", "give --workers N")
+        return None
+    if choice.device is not None and ":" in choice.device:
+        why = "each worker sees its own accelerators alone"
+        raise InputError(f"--device {choice.device} with --workers", why, "leave --device out, or give cpu or cuda")
+    return Workers(n_workers, address, gpus, cpus)
+
+
 def _show_summary(summary: Summary, dtype: str) -> None:
     """Prints counts and spreads; says on stderr if values are too small for the dtype of the weights."""
     say(f"{summary.n_prompts} prompts, {summary.n_tokens} tokens")
+    if summary.n_failed:
+        remedy = "their rows say why; give --on-error stop to stop at the first"
+        complain("warning", f"{summary.n_failed} of {summary.n_prompts} prompts could not be measured; {remedy}")
     rows = ([_NAMES[column], *_cells(spread)] for column, spread in summary.spreads.items())
     show_table([("", False), ("mean", True), ("min", True), ("max", True)], rows)
     if summary.n_below_floor:

@@ -1,6 +1,7 @@
 """The command line's prompts: read from files, checked line by line, streamed.
 
 A file is .txt (one prompt a line), .jsonl (objects with `prompt` or `messages`) or .csv (a column `prompt`), in UTF-8.
+It lies on this machine, or at an address (`s3://…`) that pyarrow or fsspec reads.
 Nothing here loads a model or holds more than one prompt, so a file of any length is checked before the models load.
 What a prompt may be is in `prompts/prompt.py`; results are written by `results/rows.py`.
 """
@@ -10,19 +11,24 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import IO, Any, Final, cast
+from urllib.parse import urlsplit
 
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import check_prompt
 
 FilePrompt = str | list[Any] | dict[str, Any]
 """A text, a list of chat messages, or an object with `messages` and `tools`."""
+
+Place = Path | str
+"""Where a prompt file is: a path, or an address as text."""
 
 UTF8_BOM: Final = b"\xef\xbb\xbf"
 
@@ -33,6 +39,8 @@ class Scan:
 
     n_prompts: int
     """Number of prompts."""
+    n_unusable: int
+    """How many of them cannot be measured, as far as that shows without a tokenizer."""
     sha256: str
     """Hexadecimal digest of all prompts in their order; independent of the files that they came from."""
 
@@ -41,8 +49,8 @@ class Scan:
 class PromptSource:
     """The prompts of one run: those of the files first, file by file, then the texts."""
 
-    files: tuple[Path, ...]
-    """Prompt files."""
+    files: tuple[Place, ...]
+    """Prompt files; see `prompt_place`."""
     texts: tuple[str, ...] = ()
     """Prompts given as text, by `--prompt`."""
 
@@ -63,25 +71,39 @@ class PromptSource:
         for number, text in enumerate(self.texts, 1):
             yield ("--prompt" if len(self.texts) == 1 else f"--prompt number {number}"), text
 
-    def scan(self, **reading: Any) -> Scan:
+    def scan(self, *, strict: bool = True, **reading: Any) -> Scan:
         """Reads all prompts once, and checks all of each that can be checked without a tokenizer.
 
         Args:
+            strict: Refuse the first invalid prompt; else only if none is valid.
             **reading: The options of `check_prompt`.
 
         Raises:
-            InputError: naming the file and line of the first invalid prompt.
+            InputError: naming the file and line of the first invalid prompt; in any case if a file is broken.
         """
         digest = hashlib.sha256()
-        n_prompts = 0
+        n_prompts = n_unusable = 0
+        first: InputError | None = None
         for name, prompt in self.named():
-            check_prompt(prompt, name=name, **reading)
+            try:
+                check_prompt(prompt, name=name, **reading)
+            except InputError as error:
+                if strict:
+                    raise
+                first, n_unusable = first or error, n_unusable + 1
             digest.update(json.dumps(prompt, sort_keys=True).encode() + b"\n")
             n_prompts += 1
-        return Scan(n_prompts, digest.hexdigest())
+        if first is not None and n_unusable == n_prompts:
+            raise first
+        return Scan(n_prompts, n_unusable, digest.hexdigest())
 
 
-def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+def prompt_place(name: str) -> Place:
+    """Where a prompt file of this name is: an address if it has a scheme (`s3://…`), else a path."""
+    return name if "://" in name else Path(name)
+
+
+def read_prompts(path: Place) -> Iterator[tuple[int, FilePrompt]]:
     """The prompts of one file, each with the number of the line it ends on, from 1.
 
     Checks the format of the file, but not the prompts themselves (`check_prompt` does).
@@ -89,11 +111,12 @@ def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
     Raises:
         InputError: if the file is missing, empty, not a file, of an unknown ending, not UTF-8, or broken at some line.
     """
-    reader = _READERS.get(path.suffix.lower())
+    ending = _ending(path)
+    reader = _READERS.get(ending)
     if reader is None:
         known = ", ".join(_READERS)
-        raise InputError(f"{path}", f"its ending is {path.suffix or 'missing'!r}", f"give a file that ends in {known}")
-    if path.exists() and not path.is_file():
+        raise InputError(f"{path}", f"its ending is {ending or 'missing'!r}", f"give a file that ends in {known}")
+    if isinstance(path, Path) and path.exists() and not path.is_file():
         kind = "a directory" if path.is_dir() else "not a regular file"
         raise InputError(f"{path}", f"it is {kind}", "give a prompts file")
     is_empty = True
@@ -104,7 +127,11 @@ def read_prompts(path: Path) -> Iterator[tuple[int, FilePrompt]]:
         raise InputError(f"{path}", "it is empty", "give a file with at least one prompt")
 
 
-def text_lines(path: Path) -> Iterator[str]:
+def _ending(place: Place) -> str:
+    return (place if isinstance(place, Path) else Path(urlsplit(place).path)).suffix.lower()
+
+
+def text_lines(path: Place) -> Iterator[str]:
     """The lines of a file, decompressed if it is a `.gz` or `.xz`, with their line ends.
 
     Only a line feed ends a line: a prompt may contain any other separator.
@@ -114,7 +141,7 @@ def text_lines(path: Path) -> Iterator[str]:
     """
     offset = 0
     try:
-        with _OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+        with _opened(path) as file:
             for number, line in enumerate(file, 1):
                 content = line.removeprefix(UTF8_BOM) if number == 1 else line
                 try:
@@ -127,19 +154,49 @@ def text_lines(path: Path) -> Iterator[str]:
     except OSError as error:
         raise InputError(f"{path}", error.strerror or str(error), "give a file that exists and can be read") from error
     except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path}", f"it is a damaged {path.suffix} ({error})", "fetch it again") from error
+        raise InputError(f"{path}", f"it is a damaged {_ending(path)} ({error})", "fetch it again") from error
+
+
+def _opened(place: Place) -> IO[bytes]:
+    unpacked = _OPENERS.get(_ending(place))
+    if isinstance(place, Path):
+        return open(place, "rb") if unpacked is None else unpacked(place, "rb")
+    stream = _open_address(place)
+    return stream if unpacked is None else unpacked(stream, "rb")
+
+
+def _open_address(address: str) -> IO[bytes]:
+    """What is there, by pyarrow's own file systems, or else by fsspec's."""
+    from pyarrow import ArrowInvalid, fs
+
+    try:
+        system, path = fs.FileSystem.from_uri(address)
+    except ArrowInvalid:  # pyarrow does not know the scheme
+        return _open_by_fsspec(address)
+    return io.BufferedReader(system.open_input_stream(path))
+
+
+def _open_by_fsspec(address: str) -> IO[bytes]:
+    remedy = "give a path, an s3:// or gs:// address, or one that fsspec reads"
+    try:
+        import fsspec
+
+        file: Any = fsspec.open(address, "rb")
+        return file.open()
+    except (ImportError, ValueError) as error:  # a scheme that needs another package, or that nothing knows
+        raise InputError(address, str(error), remedy) from None
 
 
 def _without_end(line: str) -> str:
     return line.removesuffix("\n").removesuffix("\r")
 
 
-def _read_txt(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+def _read_txt(path: Place) -> Iterator[tuple[int, FilePrompt]]:
     for number, line in enumerate(text_lines(path), 1):
         yield number, _without_end(line)
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+def _read_jsonl(path: Place) -> Iterator[tuple[int, FilePrompt]]:
     for number, line in enumerate(text_lines(path), 1):
         where = f"{path}, line {number}"
         yield number, prompt_of_record(json_object(line, where, '{"prompt": "…"}'), where)
@@ -195,12 +252,12 @@ def string_field(record: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, FilePrompt]]:
+def _read_csv(path: Place) -> Iterator[tuple[int, FilePrompt]]:
     for line, row in csv_rows(path, "prompt"):
         yield line, row["prompt"]
 
 
-def csv_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
+def csv_rows(path: Place, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a .csv file as dicts by column, each with the number of the line it ends on, from 1.
 
     Args:
@@ -225,7 +282,7 @@ def csv_rows(path: Path, *columns: str) -> Iterator[tuple[int, dict[str, str]]]:
         yield reader.line_num, dict(zip(header, row, strict=True))
 
 
-def _next_row(reader: Any, path: Path) -> list[str] | None:
+def _next_row(reader: Any, path: Place) -> list[str] | None:
     """The next row that is not a blank line, or None at the end."""
     # The csv module refuses cells over 128 KiB, by a limit for the whole process; it is lifted for this row only.
     limit = csv.field_size_limit(2**31 - 1)
@@ -239,7 +296,7 @@ def _next_row(reader: Any, path: Path) -> list[str] | None:
 
 _OPENERS: Final[dict[str, Callable[..., Any]]] = {".gz": gzip.open, ".xz": lzma.open}
 
-_READERS: Final[dict[str, Callable[[Path], Iterable[tuple[int, FilePrompt]]]]] = {
+_READERS: Final[dict[str, Callable[[Place], Iterable[tuple[int, FilePrompt]]]]] = {
     ".txt": _read_txt,
     ".jsonl": _read_jsonl,
     ".csv": _read_csv,

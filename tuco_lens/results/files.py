@@ -50,9 +50,14 @@ def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
     check_writable(path)
     if path.exists() and not (resume or overwrite):
         raise OutputError(f"{path}", "it is there already", "name another, or give --overwrite to replace it")
-    if partial_path(path).exists() and not (resume or overwrite):
+    if has_content(partial_path(path)) and not (resume or overwrite):
         why = f"{partial_path(path).name} holds an unfinished run"
         raise OutputError(f"{path}", why, "give --resume to go on with it, or --overwrite to begin anew")
+
+
+def has_content(path: Path) -> bool:
+    """Whether there is such a file, and something in it: a run that was killed before it began left an empty one."""
+    return path.exists() and path.stat().st_size > 0
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any, Final
 
 from tuco_lens.errors import OutputError
-from tuco_lens.results.files import lock, output_errors, whole_file
+from tuco_lens.results.files import has_content, lock, output_errors, whole_file
 from tuco_lens.results.rows import WRITERS, Row, dump_row
 
 JOURNAL_VERSION: Final = 1
@@ -25,7 +25,7 @@ JOURNAL_VERSION: Final = 1
 
 @dataclass
 class Journal:
-    """The rows of a run that is not complete. A context manager; made by `Journal.open`."""
+    """The rows of a run that is not complete. A context manager; made by `Journal.open`, or by `hold` and `begin`."""
 
     path: Path
     """`OUT.partial`."""
@@ -33,6 +33,10 @@ class Journal:
     """Rows in it, so also the index of the next."""
     file: IO[bytes]
     """Open at the end of the last row."""
+    resumed: bool = False
+    """Whether the run goes on with rows, or with none yet, that an earlier one has written."""
+    begun: bool = False
+    """Whether rows can be added: the first line stands, and says what decides them."""
 
     @classmethod
     def open(cls, path: Path, fingerprint: Mapping[str, Any], *, resume: bool) -> Journal:
@@ -47,25 +51,65 @@ class Journal:
             OutputError: if another run is writing it, if its fingerprint differs (saying in what), if it is damaged,
                 or if it cannot be written.
         """
+        journal = cls.hold(path, fingerprint, resume=resume)
+        try:
+            journal.begin(fingerprint)
+        except BaseException:
+            journal.file.close()
+            raise
+        return journal
+
+    @classmethod
+    def hold(cls, path: Path, known: Mapping[str, Any], *, resume: bool) -> Journal:
+        """Keeps other runs away from a journal before all that decides its rows is known; `begin` then opens it.
+
+        What is there stays as it is until then, but for a torn last line.
+
+        Args:
+            path: `partial_path(out)`.
+            known: The part of the fingerprint that is known.
+            resume: Go on with the journal that is there, if there is one.
+
+        Raises:
+            OutputError: as `open`, with the differences that show in `known`.
+        """
+        was_there = path.exists()
         with output_errors(path):
             file = path.open("a+b")
         try:
             with output_errors(path):
                 lock(file, path)
-                n_rows = _recover(file, fingerprint, path) if resume else 0
-                if n_rows is None or not resume:
-                    n_rows = 0
-                    file.truncate(0)
-                    header = {"tuco_lens_journal": JOURNAL_VERSION, "fingerprint": dict(fingerprint)}
-                    file.write(dump_row(header) + b"\n")
-                    file.flush()
-            return cls(path, n_rows, file)
+                n_rows = _recover(file, known, path) if resume else None
+            return cls(path, n_rows or 0, file, resumed=n_rows is not None)
         except BaseException:
             file.close()
+            if not was_there and not has_content(path):
+                path.unlink(missing_ok=True)
             raise
+
+    def begin(self, fingerprint: Mapping[str, Any]) -> None:
+        """Makes it ready for rows; again it does nothing.
+
+        Raises:
+            OutputError: if the fingerprint is not that of the run resumed, or the journal cannot be written.
+        """
+        if self.begun:
+            return
+        if self.resumed:
+            with output_errors(self.path), self.path.open("rb") as file:
+                _check_same(_header(file.readline()), fingerprint, self.path, only=None)
+        else:
+            header = {"tuco_lens_journal": JOURNAL_VERSION, "fingerprint": dict(fingerprint)}
+            with output_errors(self.path):
+                self.file.truncate(0)
+                self.file.write(dump_row(header) + b"\n")
+                self.file.flush()
+        self.begun = True
 
     def append(self, row: Row) -> None:
         """Adds the next row. It outlives the death of this process, and with `sync` that of the machine."""
+        if not self.begun:
+            raise ValueError("the journal has not begun")
         if row["index"] != self.n_rows:
             raise ValueError(f"row {row['index']} after {self.n_rows} rows")
         with output_errors(self.path):
@@ -103,17 +147,14 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with suppress(OSError):
-            if error is not None and self.n_rows == 0:
+            if error is not None and self.n_rows == 0 and (self.begun or not has_content(self.path)):
                 self.path.unlink(missing_ok=True)  # there is nothing in it to resume
             self.file.close()
 
-
-def check_resumable(path: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Raises `OutputError` if the journal belongs to another run, judged by `fingerprint` or the part of it given."""
-    if not path.exists():
-        return
-    with output_errors(path), path.open("rb") as file:
-        _check_same(_header(file.readline()), fingerprint, path, only=set(fingerprint))
+    def discard(self) -> None:
+        """Removes it: nothing in it is worth resuming."""
+        with output_errors(self.path):
+            self.path.unlink()
 
 
 def _header(line: bytes) -> dict[str, Any] | None:
@@ -125,7 +166,7 @@ def _header(line: bytes) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "tuco_lens_journal" in record else None
 
 
-def _recover(file: IO[bytes], fingerprint: Mapping[str, Any], path: Path) -> int | None:
+def _recover(file: IO[bytes], known: Mapping[str, Any], path: Path) -> int | None:
     """Cuts off a torn last line and returns the number of rows; None if there is not even a first line."""
     file.seek(0)
     first = file.readline()
@@ -134,7 +175,7 @@ def _recover(file: IO[bytes], fingerprint: Mapping[str, Any], path: Path) -> int
         if file.read(1):
             raise OutputError(f"{path}", "it is not a journal of tuco-lens", "remove it, or name another output")
         return None
-    _check_same(header, fingerprint, path, only=None)
+    _check_same(header, known, path, only=set(known))
     whole, n_rows = len(first), 0
     for line in file:
         if not _is_row(line, n_rows):

@@ -27,8 +27,10 @@ COLUMNS: Final[dict[str, str]] = {
     "beta": "float64",
     "truncated": "bool",
     "output_co": "float64",
+    "error": "string",
 }
-"""Columns of a result file and their types; `output_co` is there when the drift was measured."""
+"""Columns of a result file and their types; `output_co` is there when the drift was measured, and `error` where a
+prompt that cannot be measured has a row, which says why and has no values."""
 
 PARQUET_ROWS: Final = 4096
 
@@ -38,9 +40,10 @@ Row = Mapping[str, Any]
 _RAW_CONTROLS: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
-def columns(*, drift: bool) -> tuple[str, ...]:
+def columns(*, drift: bool, errors: bool = False) -> tuple[str, ...]:
     """Names of the columns of a run, in their order."""
-    return tuple(name for name in COLUMNS if drift or name != "output_co")
+    optional = {"output_co": drift, "error": errors}
+    return tuple(name for name in COLUMNS if optional.get(name, True))
 
 
 def check_output(out: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -65,9 +68,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _cells(row: Row, names: Sequence[str]) -> dict[str, Any]:
+    """The row's cells in the order of the columns; a row that says no error has none."""
+    return {name: row.get("error") if name == "error" else row[name] for name in names}
+
+
 def _write_jsonl(rows: Iterable[Row], names: Sequence[str], file: IO[bytes]) -> None:
     for row in rows:
-        file.write(dump_row({name: row[name] for name in names}) + b"\n")
+        file.write(dump_row(_cells(row, names)) + b"\n")
 
 
 def _write_csv(rows: Iterable[Row], names: Sequence[str], file: IO[bytes]) -> None:
@@ -77,7 +85,7 @@ def _write_csv(rows: Iterable[Row], names: Sequence[str], file: IO[bytes]) -> No
     # All texts are quoted, so that a carriage return within one cannot end its row.
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([row[name] for name in names] for row in rows)
+    writer.writerows(list(_cells(row, names).values()) for row in rows)
     text.detach()
 
 
@@ -88,7 +96,7 @@ def _write_parquet(rows: Iterable[Row], names: Sequence[str], file: IO[bytes]) -
     schema = pa.schema([(name, pa.type_for_alias(COLUMNS[name])) for name in names])
     remaining = iter(rows)
     with pq.ParquetWriter(file, schema) as writer:
-        while chunk := [{name: row[name] for name in names} for row in islice(remaining, PARQUET_ROWS)]:
+        while chunk := [_cells(row, names) for row in islice(remaining, PARQUET_ROWS)]:
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
 
 

@@ -1,28 +1,32 @@
 """Measuring prompt files: check everything, load the pair, measure in chunks, write the output once complete.
 
-Whatever can be known to be wrong is found before anything is measured: first without torch (arguments, outputs, the
-form of every prompt), then with the tokenizer (the length of every prompt). Memory does not grow with the prompts.
+Whatever can be known to be wrong with the run is found before anything is measured. A prompt that cannot be measured is
+a row with its error, or, with `on_error="stop"`, the end of the run: then every prompt is checked first, without torch
+(the form) and with the tokenizer (the length). Memory does not grow with the prompts. `workers.py` measures the chunks
+on many workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, Interrupted, OutputError
 from tuco_lens.models.numerics import NOISE_FLOORS
 from tuco_lens.prompts.files import PromptSource, Scan
 from tuco_lens.results.files import check_writable, partial_path
-from tuco_lens.results.journal import Journal, check_resumable
+from tuco_lens.results.journal import Journal
 from tuco_lens.results.rows import check_output, columns
+from tuco_lens.runs.chunks import MeasuredRow, RowOptions, chunk_rows, chunks
 from tuco_lens.runs.pair_choice import PairChoice
 from tuco_lens.runs.summary import Summary
+from tuco_lens.runs.workers import Workers, worker_parts
 
 if TYPE_CHECKING:
-    from tuco_lens.engine.memory import BatchTokens
     from tuco_lens.pair import ModelPair
     from tuco_lens.results.measurement import MeasurementSettings, PromptMeasurement
 
@@ -44,45 +48,16 @@ class MeasureJob:
     """Result file."""
     html: Path | None
     """Report file."""
-    reading: Mapping[str, Any]
-    """How prompts are read: `chat`, `system`, and what else was given of the arguments of `ModelPair.prompt`."""
-    truncate: Literal["left", "right"] | None
-    """Which end to cut, if any."""
-    norm: Literal["l1", "l2"]
-    """Norm of the contributions."""
-    drift: bool
-    """Whether OutputCo is measured."""
-    keep: Literal["maps", "last"]
-    """What is kept of a prompt; "last" is all that a row needs, but for β."""
-    batch_size: int
-    """Prompts per batch, at most."""
-    batch_tokens: BatchTokens
-    """Tokens per padded batch, at most, or "auto"."""
-    share_prefixes: bool
-    """Compute what prompts begin with once."""
+    rows: RowOptions
+    """How prompts are read and measured."""
     resume: bool
     """Go on with the journal that is there."""
     overwrite: bool
     """Replace output that is there."""
     progress: bool
     """Show progress on a terminal."""
-
-    @property
-    def chunk_size(self) -> int:
-        """Prompts that share beginnings and batches; a kill loses less than this many measurements."""
-        return max(64, 2 * self.batch_size)
-
-    @property
-    def prompt_options(self) -> dict[str, Any]:
-        """Arguments that `ModelPair` takes for every prompt."""
-        return {**self.reading, "truncate": self.truncate}
-
-    @property
-    def measure_options(self) -> dict[str, Any]:
-        """Arguments of `ModelPair.measure_stream` for every prompt."""
-        what = {"norm": self.norm, "drift": self.drift, "keep": self.keep}
-        sizes = {"batch_size": self.batch_size, "batch_tokens": self.batch_tokens, "chunk_size": self.chunk_size}
-        return {**self.prompt_options, **what, **sizes, "share_prefixes": self.share_prefixes}
+    workers: Workers | None = None
+    """Processes that measure; None is this one."""
 
 
 @dataclass(frozen=True)
@@ -101,25 +76,29 @@ def run_measure(job: MeasureJob) -> MeasuredFile:
     """Measures and writes what was asked for.
 
     Raises:
-        TucoLensError: if an argument, a prompt, a checkpoint or an output is not usable. No output is left then.
+        TucoLensError: if an argument, a checkpoint or an output is not usable; if a prompt is not and `on_error` is
+            "stop", or no prompt is. No output is left then.
         Interrupted: on Ctrl-C.
     """
     _check_outputs(job)
-    scan = job.prompts.scan(**job.reading)
-    fingerprint = _fingerprint(job, scan)
-    journal_path = partial_path(job.out)
-    if job.resume:
-        check_resumable(journal_path, fingerprint)
-    pair = job.pair.load()
-    _check_lengths(pair, job)
-    fingerprint |= {"backend": pair.backend, "dtype": pair.dtype}
-    template = {name: value for name, value in job.reading.items() if name != "system"}
-    settings = pair.settings(norm=job.norm, drift=job.drift, **template)
-    with Journal.open(journal_path, fingerprint, resume=job.resume) as journal:
-        items = _measure_rows(pair, job, scan, journal)
-        summary = Summary.of(journal.rows(), floor=NOISE_FLOORS.get(pair.dtype, 0.0))
-        journal.finish(job.out, columns(drift=job.drift))
-    n_reported = 0 if job.html is None else _write_html(pair, job, items, settings)
+    scan = job.prompts.scan(strict=job.rows.on_error == "stop", **job.rows.reading)
+    known = _fingerprint(job, scan)
+    with Journal.hold(partial_path(job.out), known, resume=job.resume) as journal:
+        pair = None
+        if job.workers is None:
+            pair = job.pair.load()
+            _check_lengths(pair, job)
+            parts = _parts(pair, job, journal.n_rows, scan.n_prompts)
+        else:
+            first = min(journal.n_rows, scan.n_prompts - 1)  # workers tell the settings with their rows
+            parts = worker_parts(job.workers, job.pair, job.prompts, job.rows, first, scan.n_prompts)
+        settings, items = _measure_rows(job, parts, scan, known, journal)
+        summary = Summary.of(journal.rows(), floor=NOISE_FLOORS.get(settings.dtype, 0.0))
+        _require_some(summary, journal)
+        journal.finish(
+            job.out, columns(drift=job.rows.drift, errors=job.rows.on_error == "row" or summary.n_failed > 0)
+        )
+    n_reported = 0 if job.html is None or pair is None else _write_html(pair, job, items, settings)
     return MeasuredFile(summary, settings, n_reported)
 
 
@@ -127,8 +106,13 @@ def _check_outputs(job: MeasureJob) -> None:
     check_output(job.out, resume=job.resume, overwrite=job.overwrite)
     if job.html is None:
         return
-    if job.keep == "last":
+    if job.rows.keep == "last":
         raise OutputError(f"{job.html}", "--keep last keeps no maps", "leave out --html, or --keep")
+    if job.workers is not None:
+        why = "workers send rows, and a report needs maps"
+        raise InputError(
+            "--html with --workers", why, f"make it of the first {HTML_PROMPTS} prompts in a run of its own"
+        )
     if job.html.suffix.lower() not in HTML_ENDINGS:
         ending = job.html.suffix or "missing"
         raise OutputError(f"{job.html}", f"its ending is {ending!r}", "name a file that ends in .html")
@@ -136,11 +120,11 @@ def _check_outputs(job: MeasureJob) -> None:
 
 
 def _fingerprint(job: MeasureJob, scan: Scan) -> dict[str, Any]:
-    """What decides the rows. The batches and the device do not, beyond rounding, and may change on resuming."""
+    """What decides the rows. Batches, devices and workers do not, beyond rounding: they may change on resuming."""
     from tuco_lens import __version__
 
     known = {"version": __version__, **job.pair.identity(), "prompts": f"{scan.n_prompts}, sha256:{scan.sha256}"}
-    known |= {**job.prompt_options, "norm": job.norm, "drift": job.drift, "keep": job.keep}
+    known |= {**job.rows.prompt_options, "norm": job.rows.norm, "drift": job.rows.drift, "keep": job.rows.keep}
     if job.pair.backend != "auto":
         known["backend"] = job.pair.backend
     if job.pair.dtype is not None:
@@ -150,45 +134,65 @@ def _fingerprint(job: MeasureJob, scan: Scan) -> dict[str, Any]:
 
 def _check_lengths(pair: ModelPair, job: MeasureJob) -> None:
     """Tokenises every prompt once: cheap beside measuring, and a prompt too long is found before the first row."""
-    for index, prompt in enumerate(job.prompts):
-        pair.prompt(prompt, **job.prompt_options, drift=job.drift, index=index)
+    if job.rows.on_error == "stop":
+        for index, prompt in enumerate(job.prompts):
+            pair.prompt(prompt, **job.rows.prompt_options, drift=job.rows.drift, index=index)
 
 
-def _measure_rows(pair: ModelPair, job: MeasureJob, scan: Scan, journal: Journal) -> dict[int, PromptMeasurement]:
-    """Measures the prompts that the journal has no row of; returns those that a report shows, by index."""
-    from tuco_lens.engine.progress import with_progress
+Parts = Iterable[tuple["MeasurementSettings", Iterable[MeasuredRow]]]
+"""Rows as they are measured, behind the settings that they were measured with; the first part may be empty."""
 
-    start = journal.n_rows
-    remaining = islice(job.prompts, start, None)
-    stream = pair.measure_stream(remaining, **job.measure_options, start_index=start)
+
+def _parts(pair: ModelPair, job: MeasureJob, n_rows: int, n_prompts: int) -> Parts:
+    """The chunks of which rows are missing, measured here."""
+    settings = job.rows.settings(pair)
+    yield settings, ()
+    if n_rows < n_prompts:
+        for start, chunk in chunks(job.prompts, job.rows.chunk_size, n_rows):
+            yield settings, chunk_rows(pair, chunk, job.rows, start=start)
+
+
+def _measure_rows(
+    job: MeasureJob, parts: Parts, scan: Scan, known: Mapping[str, Any], journal: Journal
+) -> tuple[MeasurementSettings, dict[int, PromptMeasurement]]:
+    """Adds the rows that the journal lacks; returns the settings, and the measurements that a report shows by index."""
+    settings: list[MeasurementSettings] = []
     kept: dict[int, PromptMeasurement] = {}
+
+    def added() -> Iterator[MeasuredRow]:
+        for found, rows in parts:
+            settings[:] = [found]
+            journal.begin({**known, "backend": found.backend, "dtype": found.dtype})
+            for each in rows:
+                if each.row["index"] >= journal.n_rows:  # the rest is there from the run resumed
+                    journal.append(each.row)
+                    yield each
+            journal.sync()
+
     try:
-        for index, item in enumerate(with_progress(stream, total=scan.n_prompts - start, show=job.progress), start):
-            journal.append(file_row(index, item))
-            if (index + 1 - start) % job.chunk_size == 0:
-                journal.sync()
-            if job.html is not None and index < HTML_PROMPTS:
-                kept[index] = item
+        for each in with_progress(added(), total=scan.n_prompts - journal.n_rows, show=job.progress):
+            if job.html is not None and each.item is not None and each.row["index"] < HTML_PROMPTS:
+                kept[each.row["index"]] = each.item
     except KeyboardInterrupt:
         raise Interrupted(_left_behind(journal, scan.n_prompts)) from None
     if journal.n_rows != scan.n_prompts:
         why = f"{scan.n_prompts} prompts were counted, and {journal.n_rows} measured"
         raise InputError("the prompts changed during the run", why, "give --overwrite to measure them again")
-    journal.sync()
-    return kept
+    return settings[0], kept
+
+
+def _require_some(summary: Summary, journal: Journal) -> None:
+    """Refuse a result without a value: then an option is wrong, or all prompts are."""
+    if summary.n_failed == summary.n_prompts and summary.first_error is not None:
+        journal.discard()
+        why, _, remedy = summary.first_error.rpartition("; ")
+        raise InputError("no prompt can be measured", why, remedy)
 
 
 def _left_behind(journal: Journal, n_prompts: int) -> str:
     if journal.n_rows == 0:
         return "nothing was written"
     return f"{journal.n_rows} of {n_prompts} rows are in {journal.path}; add --resume to go on"
-
-
-def file_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
-    """The row of one prompt in a result file: that of tables, and whether the prompt was cut."""
-    from tuco_lens.results.measurement import result_row
-
-    return {**result_row(index, item), "truncated": item.prompt.n_dropped > 0}
 
 
 def _write_html(
@@ -199,7 +203,12 @@ def _write_html(
 
     assert job.html is not None
     n_missing = min(kept, default=HTML_PROMPTS)  # rows of an earlier run, which kept no maps
-    again = pair.measure_stream(islice(job.prompts, min(n_missing, HTML_PROMPTS)), **job.measure_options)
-    items = (*again, *(kept[index] for index in sorted(kept)))
+    earlier = islice(job.prompts, min(n_missing, HTML_PROMPTS))
+    again = [
+        each.item
+        for start, chunk in chunks(earlier, job.rows.chunk_size, 0)
+        for each in chunk_rows(pair, chunk, job.rows, start=start)
+    ]
+    items = (*(item for item in again if item is not None), *(kept[index] for index in sorted(kept)))
     write_report(Measurement(items, settings), job.html, title=f"TuCo: {pair.tuned_name}")
     return len(items)

@@ -43,6 +43,10 @@ class Summary:
 
     n_prompts: int = 0
     """Rows."""
+    n_failed: int = 0
+    """Rows of prompts that could not be measured."""
+    first_error: str | None = None
+    """What the first of those says."""
     n_tokens: int = 0
     """Tokens of all prompts."""
     n_below_floor: int = 0
@@ -61,6 +65,10 @@ class Summary:
         summary = cls()
         for row in rows:
             summary.n_prompts += 1
+            if row.get("error") is not None:
+                summary.n_failed += 1
+                summary.first_error = summary.first_error or row["error"]
+                continue
             summary.n_tokens += row["n_tokens"]
             summary.n_below_floor += row["tuco"] is not None and 0 < row["tuco"] < floor
             for column in SPREAD_COLUMNS:
