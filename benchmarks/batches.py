@@ -1,8 +1,8 @@
 """How many tokens a batch should have on this processor, and what one more pass costs in tokens.
 
-Prompts of one length are measured in batches of more and more tokens, up to all at once; each time is a ratio to that of
-the budget that "auto" takes on a CPU, in turns in one process (SmolLM2's shape, bridge). The cost of a pass is what more
-passes add to the time, in tokens of a large batch: `sharing.PASS_TOKENS` stands for it.
+Prompts of one length are measured in batches of more and more tokens, up to all at once; each time is a ratio to that
+of the budget that "auto" takes on a CPU, in turns in one process (SmolLM2's shape, bridge). The cost of a pass is
+what more passes add to the time, in tokens of a large batch: `sharing.PASS_TOKENS` stands for it.
 """
 
 from __future__ import annotations
