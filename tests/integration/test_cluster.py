@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 import tuco_lens as tl
@@ -244,10 +246,15 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out + error
 
 
-def workers_of(driver: int) -> list[Any]:
-    psutil = pytest.importorskip("psutil")
+def workers_of(driver: int) -> list[psutil.Process]:
     below = psutil.Process(driver).children(recursive=True)
-    return [process for process in below if "UnitMeasurer" in "".join(process.cmdline()[:1])]
+    return [process for process in below if is_worker(process)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it has ended since
+        return "UnitMeasurer" in "".join(process.cmdline()[:1])
+    return False
 
 
 def wait_for_growth(process: subprocess.Popen[str], journal: Path, size: int) -> None:
@@ -289,21 +296,40 @@ def test_a_driver_killed_at_any_time_is_resumed_by_workers_or_alone(tmp_path: Pa
             wait_for_growth(process, journal, journal.stat().st_size if journal.exists() else 0)
         else:
             time.sleep(2)  # while it starts
-        below = [each.pid for each in pytest.importorskip("psutil").Process(process.pid).children(recursive=True)]
+        below = workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not out.exists(), "it was to be killed before its end"
-        for _ in range(600):
-            if not any(Path(f"/proc/{pid}").exists() for pid in below):
-                break
-            time.sleep(0.1)
-        else:
-            pytest.fail("what a killed driver had started goes on")
+        assert psutil.wait_procs(below, timeout=60)[1] == [], "the workers of a killed driver go on"
     resumed = tmp_path / "alone_resumed.jsonl"
     Path(f"{resumed}.partial").write_bytes(journal.read_bytes())
     assert measure(file, resumed, "--resume") == 0
     finished(start(file, out, "--workers", "2", "--cpus-per-worker", "1", "--resume"))
     assert out.read_bytes() == resumed.read_bytes() == alone.read_bytes()
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_unit_at_which_workers_keep_dying_ends_the_run_with_its_journal(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", prompts_of(1500))
+    words = ["measure", "--pair", "demo", "--prompts", str(file), "--out", str(tmp_path / "o.jsonl"), "--workers", "1"]
+    code = "import sys; from tuco_lens.runs import workers; from tuco_lens.cli.app import run; workers.DEATHS = 1; "
+    command = [sys.executable, "-c", code + "sys.exit(run(sys.argv[1:]))", *words]
+    with (tmp_path / "stderr").open("w+") as said:  # a pipe would be full of what Ray says of each death
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        wait_for_growth(process, tmp_path / "o.jsonl.partial", 1000)
+        while process.poll() is None:
+            for worker in workers_of(process.pid):
+                with suppress(psutil.Error):
+                    if "submit" in worker.cmdline()[0]:  # it has loaded its pair, and measures
+                        worker.kill()
+            time.sleep(0.1)
+    error = (tmp_path / "stderr").read_text().splitlines()[-1]
+    assert process.returncode == 2, error
+    assert error.startswith("tuco-lens: error: the workers died again and again: ")
+    assert "then --resume" in error
+    assert rows_of(tmp_path / "o.jsonl.partial")[-1]["index"] >= 0
 
 
 @needs_ray

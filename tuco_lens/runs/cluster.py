@@ -15,7 +15,7 @@ from tuco_lens.results.rows import COLUMNS, columns
 from tuco_lens.runs.chunks import OnError, RowOptions, chunk_rows
 from tuco_lens.runs.pair_choice import PairChoice
 from tuco_lens.runs.ray_cluster import import_ray, share_of, use_share
-from tuco_lens.runs.workers import DEATHS
+from tuco_lens.runs.workers import retries
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -92,8 +92,7 @@ def measure(
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=share.cpus,
         num_gpus=share.gpus,
-        max_restarts=-1,
-        max_task_retries=DEATHS,
+        ray_remote_args_fn=retries,
     )
 
 

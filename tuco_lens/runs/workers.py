@@ -153,11 +153,15 @@ def _streamed(units: _Units, share: Share, worker: dict[str, Any]) -> Iterator[d
             compute=pool,
             num_cpus=share.cpus,
             num_gpus=share.gpus,
-            max_restarts=-1,
-            max_task_retries=DEATHS,
+            ray_remote_args_fn=retries,
         )
         for batch in answers.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
+
+
+def retries() -> dict[str, Any]:
+    """What Ray is told of workers that die: they are replaced without end by default, a unit is not sent for ever."""
+    return {"max_task_retries": DEATHS}
 
 
 def _source(units: _Units) -> Any:
