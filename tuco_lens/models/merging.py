@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
-"""Modules that a TransformerBridge splits when it is made: it would run the parts without the adapter."""
-
 # fmt: off
 _ATTACHED: Final = frozenset({
     "ADALORA", "BOFT", "C3A", "FOURIERFT", "HRA", "IA3", "LN_TUNING", "LOHA", "LOKR", "LORA", "OFT", "ROAD", "SHIRA",

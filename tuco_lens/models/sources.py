@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tuco_lens.errors import LoadError
 from tuco_lens.models.files import inspect_directory
 from tuco_lens.models.hub import inspect_repository, raise_translated, validate_hub_id
+from tuco_lens.models.offload import computing_device, forget_dispatch, is_dispatched, require_stored, shared_objects
 
 if TYPE_CHECKING:
     import torch
@@ -198,7 +199,9 @@ def copy_sharing_weights(model: Any) -> Any:
         if type(parameter) is torch.nn.Parameter
     }
     memo.update({id(buffer): buffer for buffer in model.buffers()})
-    return copy.deepcopy(model, memo)
+    copied = copy.deepcopy(model, memo | shared_objects(model))
+    forget_dispatch(copied)
+    return copied
 
 
 def is_quantised(module: Any) -> bool:
@@ -233,7 +236,7 @@ def choose_device(device: str | torch.device | None, *sources: Source) -> torch.
     import torch
 
     if device is None:
-        loaded = [source.location.device for source in sources if source.kind == "loaded"]
+        loaded = [computing_device(source.location) for source in sources if source.kind == "loaded"]
         return loaded[0] if loaded else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
@@ -315,8 +318,7 @@ def _loaded_source(given: Any, role: str) -> Source:
             f"a {kind} is not a transformers model",
             "give a hub id, a local path, or a model that transformers' from_pretrained has returned",
         )
-    if any(parameter.is_meta for parameter in given.parameters()):
-        raise LoadError(what, "some of its weights are on the meta device", "load it with its weights")
+    require_stored(given, what)
     name = str(getattr(given.config, "_name_or_path", "") or "") or kind
     return Source(role, name, "loaded", given)
 
@@ -381,11 +383,13 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _copy_of_loaded(model: Any, device: torch.device, dtype: torch.dtype, what: str) -> Any:
-    if model.device == device and model.dtype == dtype:
+    here = computing_device(model)
+    if here == device and model.dtype == dtype:
         return copy_sharing_weights(model)
-    if any(map(is_quantised, model.modules())):
-        change = f"moved from {model.device} to {device} or cast from {model.dtype} to {dtype}"
-        why = f"it is quantised, and cannot be {change}"
+    fixed = "dispatched by accelerate" if is_dispatched(model) else "quantised"
+    if is_dispatched(model) or any(map(is_quantised, model.modules())):
+        change = f"moved from {here} to {device} or cast from {model.dtype} to {dtype}"
+        why = f"it is {fixed}, and cannot be {change}"
         raise LoadError(what, why, "load it as it shall be, and leave out device and dtype")
     return copy.deepcopy(model).to(device=device, dtype=dtype)
 
