@@ -16,7 +16,7 @@ from tuco_lens.errors import InputError, LoadError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
 """Modules that a TransformerBridge splits into parts when it is made."""
