@@ -18,6 +18,7 @@ from tuco_lens.models.adapter_checks import check_adapter_config, check_patterns
 from tuco_lens.models.checks import require_finite
 from tuco_lens.models.files import checkpoints_remedy, require_no_pointer, require_whole_safetensors
 from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
+from tuco_lens.models.offload import fill_added
 from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, local_path, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
@@ -103,12 +104,14 @@ def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
     import torch
 
     weights = _read_weights(adapter)
+    _require_within_reach(base, weights, adapter)
     tuned = copy_sharing_weights(base)
     shared = {parameter.data_ptr() for parameter in base.parameters()}
     with quiet_libraries(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PEFT's advice on training and saving
         _replace_embeddings(tuned, weights, adapter, base_name)
         _inject(tuned, adapter, base_name)
+        fill_added(tuned)
         _unshare(tuned, weights, shared)
         _load(tuned, weights, shared, adapter, base_name)
         _unwrap_saved_modules(tuned)
@@ -189,6 +192,15 @@ def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
         raise_translated(error, adapter.what, adapter.name)
     require_finite(weights.items(), adapter.what)
     return {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def _require_within_reach(base: Any, weights: Mapping[str, Tensor], adapter: Adapter) -> None:
+    """Refuse an adapter that replaces a whole matrix of the base which accelerate keeps elsewhere."""
+    elsewhere = {name for name, parameter in base.named_parameters(remove_duplicate=False) if parameter.is_meta}
+    whole = sorted(name for name in weights if name.replace(".base_layer.", ".") in elsewhere)
+    if whole:
+        why = f"it replaces {whole[0]} as a whole, which the base model's device map keeps elsewhere"
+        raise LoadError(adapter.what, why, "keep that module on a device, or give the merged model as tuned")
 
 
 def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:

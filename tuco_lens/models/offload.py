@@ -72,8 +72,7 @@ def stored_bytes(model: Any) -> dict[Hashable, int]:
         hook = offload_hook(module)
         for own, parameter in module.named_parameters(recurse=False):
             if parameter.is_meta and hook is not None:
-                source, name = _origin(hook.weights_map, own)
-                found[id(source), name] = parameter.numel() * parameter.element_size()
+                found[_origin(hook.weights_map, own)] = parameter.numel() * parameter.element_size()
             else:
                 storage = parameter.untyped_storage()
                 found[storage.data_ptr()] = storage.nbytes()
@@ -133,15 +132,16 @@ def shared_objects(model: Any) -> dict[int, Any]:
     return memo
 
 
-def forget_dispatch(copied: Any) -> None:
-    """Free a copy of a dispatched model from what acts on the model that it was copied from, or describes it.
+def forget_dispatch(model: Any) -> None:
+    """Take accelerate's own methods and its device map off a dispatched model, or off a copy of it; the hooks stay.
 
+    The methods of a copy would act on the model that it was copied from.
     TransformerLens refuses any model that has a device map with the disk in it. What it fears, that its modules read
     weights past the hooks, is seen to by `settle` and by the comparison of logits at every load.
     """
-    if is_dispatched(copied):
+    if is_dispatched(model):
         for name in (*_ADDED_BY_ACCELERATE, "hf_device_map"):
-            vars(copied).pop(name, None)
+            vars(model).pop(name, None)
 
 
 def settle(model: Any) -> None:
@@ -176,25 +176,29 @@ def register_added(model: Any) -> None:
                 hook.weights_map = ChainMap({name: added}, hook.weights_map)
 
 
-def fill_added(model: Any, device: torch.device) -> None:
-    """Give memory on a device to meta parameters of modules without a hook, such as injected adapters."""
+def fill_added(model: Any) -> None:
+    """Give memory to meta parameters of modules without a hook: PEFT puts its own where it finds the base's weights."""
     import torch
 
+    device = None
     for module in model.modules():
-        if offload_hook(module) is not None:
-            continue
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.is_meta:
+            if parameter.is_meta and offload_hook(module) is None:
+                device = computing_device(model) if device is None else device
                 own = torch.zeros(parameter.shape, dtype=parameter.dtype, device=device)
                 setattr(module, name, torch.nn.Parameter(own, requires_grad=False))
 
 
-def _origin(weights_map: Any, name: str) -> tuple[Any, str]:
-    """The mapping that a hook's weights are in at last, and the name that they have there."""
+def _origin(weights_map: Any, name: str) -> Hashable:
+    """What tells one stored weight from another: a tensor's address, or a file and the name that it has there."""
     while True:
         if isinstance(weights_map, ChainMap):
-            weights_map = next(part for part in weights_map.maps if name in part)
+            weights_map = next(part for part in weights_map.maps if isinstance(part, ChainMap) or name in part)
         elif hasattr(weights_map, "dataset"):
             weights_map, name = weights_map.dataset, weights_map.prefix + name
         else:
-            return weights_map, name
+            break
+    entry = getattr(weights_map, "index", {}).get(name)
+    if entry is None:
+        return weights_map[name].data_ptr()
+    return entry.get("safetensors_file", weights_map.save_folder), entry.get("weight_name", name)

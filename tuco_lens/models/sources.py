@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tuco_lens.errors import LoadError
 from tuco_lens.models.files import inspect_directory
 from tuco_lens.models.hub import inspect_repository, raise_translated, validate_hub_id
-from tuco_lens.models.offload import computing_device, forget_dispatch, is_dispatched, require_stored, shared_objects
+from tuco_lens.models.offload import computing_device, is_dispatched, require_stored, shared_objects
 from tuco_lens.models.placement import Placement, offload_folder, remove_with
 
 if TYPE_CHECKING:
@@ -213,9 +213,7 @@ def copy_sharing_weights(model: Any) -> Any:
         if type(parameter) is torch.nn.Parameter
     }
     memo.update({id(buffer): buffer for buffer in model.buffers()})
-    copied = copy.deepcopy(model, memo | shared_objects(model))
-    forget_dispatch(copied)
-    return copied
+    return copy.deepcopy(model, memo | shared_objects(model))
 
 
 def is_quantised(module: Any) -> bool:
@@ -276,9 +274,11 @@ def quiet_libraries() -> Generator[None]:
     import transformers.utils.logging as hf_logging
 
     levels = (hf_logging.get_verbosity(), hub_logging.get_verbosity())
-    quantising = logging.getLogger("bitsandbytes")  # TransformerLens imports it, and it then asks for a package
-    level = quantising.level
-    quantising.setLevel(logging.ERROR)
+    # TransformerLens imports bitsandbytes, which then asks for a package; accelerate says what was asked of it.
+    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "accelerate")]
+    own_levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
@@ -289,7 +289,8 @@ def quiet_libraries() -> Generator[None]:
     finally:
         hf_logging.set_verbosity(levels[0])
         hub_logging.set_verbosity(levels[1])
-        quantising.setLevel(level)
+        for logger, level in zip(loggers, own_levels, strict=True):
+            logger.setLevel(level)
         if bars:
             hf_logging.enable_progress_bar()
 
