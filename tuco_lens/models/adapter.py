@@ -31,6 +31,10 @@ _WEIGHTS: Final = "adapter_model.safetensors"
 _PICKLE: Final = "adapter_model.bin"
 _PREFIX: Final = "base_model.model."
 """What PEFT puts in front of the base model's module names when it saves."""
+_BESIDE_OFFLOADED: Final = ("LORA", "IA3")
+"""Kinds of adapter that need of the modules which they change only what these give out."""
+_READ_WEIGHTS: Final = ("use_dora", "trainable_token_indices", "target_parameters")
+"""Settings with which they need the weights themselves."""
 _OTHER_MODEL: Final = "give the base model that the adapter was trained on"
 
 
@@ -99,7 +103,7 @@ def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
 
     Raises:
         LoadError: The adapter belongs to another model (the message names what does not fit), PEFT cannot attach it,
-            or its weights are damaged or not finite.
+            or its weights are damaged or not finite; or it needs weights that a device map keeps elsewhere.
     """
     import torch
 
@@ -195,12 +199,20 @@ def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def _require_within_reach(base: Any, weights: Mapping[str, Tensor], adapter: Adapter) -> None:
-    """Refuse an adapter that replaces a whole matrix of the base which accelerate keeps elsewhere."""
+    """Refuse an adapter that reads or replaces weights of the base which accelerate keeps elsewhere."""
     elsewhere = {name for name, parameter in base.named_parameters(remove_duplicate=False) if parameter.is_meta}
+    if not elsewhere:
+        return
+    kind, remedy = adapter.config.peft_type.value, "load it without device_map, or give the merged model as tuned"
+    reads = [name for name in _READ_WEIGHTS if getattr(adapter.config, name, None)]
+    if kind not in _BESIDE_OFFLOADED or reads:
+        how = f" with {reads[0]}" if reads else ""
+        why = f"the kind {kind}{how} reads the base model's weights, which its device map keeps elsewhere"
+        raise LoadError(adapter.what, why, remedy)
     whole = sorted(name for name in weights if name.replace(".base_layer.", ".") in elsewhere)
     if whole:
         why = f"it replaces {whole[0]} as a whole, which the base model's device map keeps elsewhere"
-        raise LoadError(adapter.what, why, "keep that module on a device, or give the merged model as tuned")
+        raise LoadError(adapter.what, why, remedy)
 
 
 def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:

@@ -94,8 +94,10 @@ def load_pair(
         PairMismatchError: The two are not base and tuned model of one another; the message says where they differ.
         LoadError: One of them cannot be loaded, or not with this backend.
     """
+    from tuco_lens.models.backends import blocks
     from tuco_lens.models.files import gguf_parsed_once
     from tuco_lens.models.loaded import LoadedPair
+    from tuco_lens.models.offload import require_same_devices
     from tuco_lens.models.placement import read_placement
     from tuco_lens.models.sources import quiet_libraries
 
@@ -107,6 +109,8 @@ def load_pair(
         plan = _placed(plan)
         load = _load_two if adapter is None else _load_with_adapter
         base_model, tuned_model, ends = load(plan, chosen)
+        names = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} as a pair"
+        require_same_devices(blocks(base_model), blocks(tuned_model), names)
     return LoadedPair(
         base_model, tuned_model, plan.tokenizer, chosen, plan.base.name, plan.tuned.name, ends, plan.tuned_config
     )

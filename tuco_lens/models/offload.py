@@ -106,6 +106,23 @@ def require_separate_projections(model: Any, what: str) -> None:
             raise LoadError(what, why, "load it without a device map, or keep that module on a device")
 
 
+def require_same_devices(base: list[Any], tuned: list[Any], what: str) -> None:
+    """Refuse models of which some layer's two blocks compute on different devices; `what` begins the message.
+
+    Args:
+        base: The base model's blocks.
+        tuned: The tuned model's.
+        what: The first part of the error message.
+
+    Raises:
+        LoadError: Naming the first such layer.
+    """
+    for layer, devices in enumerate(zip(map(computing_device, base), map(computing_device, tuned), strict=True)):
+        if devices[0] != devices[1]:
+            why = f"layer {layer} computes on {devices[0]} in the base model and on {devices[1]} in the tuned model"
+            raise LoadError(what, why, "give both models one device map, or their names and device_map")
+
+
 def require_resident(model: Any, what: str) -> None:
     """Refuse what reads or replaces weights by itself, where some are kept elsewhere; `what` begins the message.
 
