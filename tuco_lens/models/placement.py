@@ -52,7 +52,7 @@ class Placement:
         return next((device for device in named if device not in _OFF), "cpu")
 
 
-def choose_device(device: str | torch.device | None, *sources: Source) -> torch.device:
+def choose_device(device: str | int | torch.device | None, *sources: Source) -> torch.device:
     """The device asked for, else that of a loaded model, else CUDA if there is one, else the CPU.
 
     Raises:
@@ -124,7 +124,7 @@ def resolved_map(
     model.tie_weights()
     if not isinstance(placement.device_map, str):
         _require_whole(placement.device_map, model)
-        return dict(placement.device_map)
+        return _without_rest(dict(placement.device_map), model)
     whole: Any = list(getattr(model, "_no_split_modules", None) or ())
     _require_room(placement, model, dtype, whole)
     shares: Any = {device: size // n_models for device, size in placement.max_memory.items()}
@@ -195,12 +195,10 @@ def _read_memory(given: Any) -> dict[int | str, int]:
 
 def _require_device(device: Any, what: str) -> None:
     """Refuse what accelerate has no name for, and accelerators that are not there; `what` begins the message."""
-    import torch
-
     if isinstance(device, bool) or not isinstance(device, int | str):
         raise LoadError(what, f"{device!r} is no device", "give the number of an accelerator, 'cpu' or 'disk'")
     if device not in _OFF:
-        choose_device(torch.device(device) if isinstance(device, int) and device >= 0 else str(device))
+        choose_device(device)
 
 
 def _require_writable(folder: Path) -> None:
@@ -242,6 +240,23 @@ def _require_whole(device_map: DeviceMap, model: Any) -> None:
             raise LoadError(
                 what, f"the model has no module {place!r}", f"give such as {next(iter(modules.keys() - {''}))!r}"
             )
+
+
+def _without_rest(device_map: dict[str, int | str], model: Any) -> dict[str, int | str]:
+    """The map with a name for each module that "" stands for beside others: accelerate takes "" only alone."""
+    if "" not in device_map or len(device_map) == 1:
+        return device_map
+    found = {name: device for name, device in device_map.items() if name}
+    pending = list(model.named_children())
+    while pending:
+        path, module = pending.pop()
+        if path in device_map:
+            continue
+        if any(name.startswith(f"{path}.") for name in device_map):
+            pending += [(f"{path}.{name}", child) for name, child in module.named_children()]
+        else:
+            found[path] = device_map[""]
+    return found
 
 
 def _is_full(error: BaseException | None) -> bool:
