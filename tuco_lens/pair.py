@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -42,6 +42,7 @@ from tuco_lens.steering.scaling import Method, Scaling, method_of, scaling_setti
 if TYPE_CHECKING:
     from tuco_lens.attribution.overview import PairOverview
     from tuco_lens.explorer.widgets import Explorer
+    from tuco_lens.models.placement import DeviceMap, MaxMemory
     from tuco_lens.plots.template import Theme
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -74,6 +75,9 @@ class ModelPair(AttributedPair):
         backend: str = "auto",
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        device_map: Literal["auto"] | DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        offload_folder: str | Path | None = None,
         tokenizer: Any = None,
         trust_remote_code: bool = False,
         allow_pickle: bool = False,
@@ -89,6 +93,13 @@ class ModelPair(AttributedPair):
             device: where the weights go; by default where a loaded model is, else CUDA if there is one, else the CPU.
             dtype: of the weights; by default the wider of the two models' own, but float32 on the CPU unless one is
                 given loaded.
+            device_map: spread each model over accelerators, CPU memory and disk, in place of `device`: "auto", or where
+                each module goes by its name in transformers (a number, "cpu" or "disk"). One map holds for both models.
+                Weights that do not lie where they are computed with are brought in module by module. Bridge only.
+            max_memory: with "auto", what the pair may take of each device, such as `{0: "70GiB", "cpu": "100GiB"}`; by
+                default what is free. What fits nowhere stays on disk.
+            offload_folder: where weights are written whose layout in the checkpoint is another (mixtures of experts,
+                `.gguf` files, pickles); all others are read from the checkpoint itself. Removed with the pair.
             tokenizer: a transformers tokenizer, its hub id or its directory, instead of the tuned checkpoint's.
             trust_remote_code: passed on to transformers.
             allow_pickle: also read weights stored as pickles, which can run code when read.
@@ -104,6 +115,9 @@ class ModelPair(AttributedPair):
             backend=backend,
             device=device,
             dtype=dtype,
+            device_map=device_map,
+            max_memory=max_memory,
+            offload_folder=offload_folder,
             tokenizer=tokenizer,
             trust_remote_code=trust_remote_code,
             allow_pickle=allow_pickle,

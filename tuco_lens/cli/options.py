@@ -1,7 +1,7 @@
 """Options that several commands share, with their help texts; and the pair that they name.
 
-A command that `takes_pair` is handed a `PairChoice` (`runs/pair_choice.py`) in place of the nine options which say what
-the pair is and how it is loaded; one that `takes_reading` is handed the arguments which say how prompts are read.
+A command that `takes_pair` is handed a `PairChoice` (`runs/pair_choice.py`) in place of the twelve options which say
+what the pair is and how it is loaded; one that `takes_reading` is handed the arguments which say how prompts are read.
 """
 
 from __future__ import annotations
@@ -36,6 +36,25 @@ DTypeOption = Annotated[
 DeviceOption = Annotated[
     str | None,
     typer.Option("--device", metavar="D", help="Such as cpu or cuda:1.", show_default="CUDA if there is any"),
+]
+DeviceMapOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device-map",
+        metavar="auto|JSON",
+        help="Spread both models over accelerators, CPU memory and disk, instead of --device: auto, or where each "
+        """module goes, such as '{"": "disk"}'.""",
+    ),
+]
+MaxMemoryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--max-memory", metavar="D=SIZE", help="What the pair may take of a device: 0=70GiB, cpu=100GiB. May repeat."
+    ),
+]
+OffloadOption = Annotated[
+    str | None,
+    typer.Option("--offload", metavar="DIR", help="Where weights are written that cannot be read from the checkpoint."),
 ]
 TrustOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that a checkpoint brings along.")]
 PickleOption = Annotated[bool, typer.Option("--allow-pickle", help="Read pickled weights, which can run code.")]
@@ -80,6 +99,9 @@ _LOADING: Final[dict[str, tuple[Any, Any]]] = {
     "backend": (BackendOption, "auto"),
     "dtype": (DTypeOption, None),
     "device": (DeviceOption, None),
+    "device_map": (DeviceMapOption, None),
+    "max_memory": (MaxMemoryOption, None),
+    "offload": (OffloadOption, None),
     "trust_remote_code": (TrustOption, False),
     "allow_pickle": (PickleOption, False),
 }
@@ -94,7 +116,11 @@ def takes_pair(*, backend: Backend = "auto") -> Callable[[Callable[..., None]], 
 
     def choice(options: dict[str, Any]) -> PairChoice:
         named = choose_pair(*(options.pop(name) for name in _NAMING))
-        return with_loading(named, **{name: options.pop(name) for name in _LOADING})
+        how = {name: options.pop(name) for name in _LOADING}
+        how["device_map"] = device_map(how["device_map"])
+        how["max_memory"] = memory_limits(how["max_memory"])
+        how["offload_folder"] = how.pop("offload")
+        return with_loading(named, **how)
 
     naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
     loading = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
@@ -135,6 +161,41 @@ def template_variables(given: Sequence[str] | None) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found[name] = value
     return found
+
+
+def device_map(given: str | None) -> str | dict[str, int | str] | None:
+    """What `--device-map` says: "auto", or the devices of modules as JSON.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if given is None or given == "auto":
+        return given
+    try:
+        found = json.loads(given)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not found:
+        remedy = """give auto, or such as '{"": "disk"}'"""
+        raise InputError(f"--device-map {given}", "it is neither auto nor a JSON object", remedy)
+    return cast("dict[str, int | str]", found)
+
+
+def memory_limits(given: Sequence[str] | None) -> dict[int | str, int | str] | None:
+    """What `--max-memory` says, device by device; sizes are read when the pair is loaded.
+
+    Raises:
+        InputError: for one without a device or a size, or given twice.
+    """
+    found: dict[int | str, int | str] = {}
+    for each in given or ():
+        device, equals, size = each.partition("=")
+        key = int(device) if device.isdecimal() else device
+        if not (device and equals and size) or key in found:
+            why = "it is given twice" if key in found else "it is no device=size"
+            raise InputError(f"--max-memory {each}", why, "give such as 0=70GiB or cpu=100GiB, once for each device")
+        found[key] = int(size) if size.isdecimal() else size
+    return found or None
 
 
 def _replaced(

@@ -8,6 +8,7 @@ of layers. The quantities are defined in `metrics.py`; batches of prompts are in
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +37,13 @@ class _Sums:
     def add_ftc(self, tuned_post: Tensor, base_post: Tensor) -> tuple[Tensor, Tensor]:
         """FTC_l = f_FT(x_l, l) − f_PT(x_l, l), the difference of the two `hook_resid_post`, and F_{l+1}."""
         ftc = _difference(tuned_post, base_post)
-        self.ftc = ftc.clone() if self.ftc is None else self.ftc.add_(ftc)
+        self.ftc = ftc.clone() if self.ftc is None else self.ftc.to(ftc.device).add_(ftc)
         return ftc, self.ftc
 
     def add_ptc(self, resid_pre: Tensor, base_post: Tensor) -> tuple[Tensor, Tensor]:
         """PTC_l = f_PT(x_l, l), the base block's `hook_resid_post` − x_l, and P_{l+1}."""
         ptc = _difference(base_post, resid_pre)
-        self.ptc = ptc.clone() if self.ptc is None else self.ptc.add_(ptc)
+        self.ptc = ptc.clone() if self.ptc is None else self.ptc.to(ptc.device).add_(ptc)
         return ptc, self.ptc
 
 
@@ -147,9 +148,15 @@ class NormAccumulator:
 
     def result(self) -> BatchNorms:
         """The norms of the finished pass."""
-        ptc, cumulative_ptc, ftc, cumulative_ftc = (torch.stack(rows).cpu() for rows in zip(*self.rows, strict=True))
-        drift = torch.stack(self.drift_rows).cpu() if self.drift_rows else None
+        ptc, cumulative_ptc, ftc, cumulative_ftc = (_on_cpu(rows) for rows in zip(*self.rows, strict=True))
+        drift = _on_cpu(self.drift_rows) if self.drift_rows else None
         return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, drift)
+
+
+def _on_cpu(rows: Sequence[Tensor]) -> Tensor:
+    """The rows of all layers, one copy for each device that the layers are on."""
+    runs = [list(run) for _, run in itertools.groupby(rows, lambda row: row.device)]
+    return torch.cat([torch.stack(run).cpu() for run in runs])
 
 
 def batch_norms(
@@ -211,7 +218,7 @@ class ContributionCache(Brief):
     """
 
     vectors: dict[tuple[str, int], Float[Tensor, "position d_model"]]
-    """By name and layer; float32 (float64 for float64 models), on the models' device."""
+    """By name and layer; float32 (float64 for float64 models), each on its layer's device."""
     n_layers: int
     """L, the number of blocks."""
     positions: tuple[int, ...]

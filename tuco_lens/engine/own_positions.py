@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tuco_lens.engine.fast_path import replace_attribute
-from tuco_lens.models.backends import blocks
+from tuco_lens.models.backends import blocks, device_of, dtype_of
 from tuco_lens.models.positions import positions_differ
 
 
@@ -67,8 +67,8 @@ class OwnPositions:
         if cache is not None:  # only its length is read, as the blocks do not run
             given["past_key_values"] = cache if self.beside is None else self.beside(cache)
         given["use_cache"] = cache is not None
-        first = next(blocks(self.base)[0].parameters())
-        stream = torch.zeros(*shape, self.base.cfg.d_model, device=first.device, dtype=first.dtype)
+        size = (*shape, self.base.cfg.d_model)
+        stream = torch.zeros(size, device=device_of(self.base), dtype=dtype_of(self.base))
         self._own = []
         with ExitStack() as stack:
             for block in blocks(self.base):

@@ -18,6 +18,7 @@ from tuco_lens.models.adapter_checks import check_adapter_config, check_patterns
 from tuco_lens.models.checks import require_finite
 from tuco_lens.models.files import checkpoints_remedy, require_no_pointer, require_whole_safetensors
 from tuco_lens.models.hub import hub_listing, raise_translated, validate_hub_id
+from tuco_lens.models.offload import fill_added
 from tuco_lens.models.sources import LoadOptions, copy_sharing_weights, local_path, looks_like_path, quiet_libraries
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ _WEIGHTS: Final = "adapter_model.safetensors"
 _PICKLE: Final = "adapter_model.bin"
 _PREFIX: Final = "base_model.model."
 """What PEFT puts in front of the base model's module names when it saves."""
+_BESIDE_OFFLOADED: Final = ("LORA", "IA3")
+"""Kinds of adapter that need of the modules which they change only what these give out."""
+_READ_WEIGHTS: Final = ("use_dora", "trainable_token_indices", "target_parameters")
+"""Settings with which they need the weights themselves."""
 _OTHER_MODEL: Final = "give the base model that the adapter was trained on"
 
 
@@ -98,17 +103,19 @@ def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
 
     Raises:
         LoadError: The adapter belongs to another model (the message names what does not fit), PEFT cannot attach it,
-            or its weights are damaged or not finite.
+            or its weights are damaged or not finite; or it needs weights that a device map keeps elsewhere.
     """
     import torch
 
     weights = _read_weights(adapter)
+    _require_within_reach(base, weights, adapter)
     tuned = copy_sharing_weights(base)
     shared = {parameter.data_ptr() for parameter in base.parameters()}
     with quiet_libraries(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # PEFT's advice on training and saving
         _replace_embeddings(tuned, weights, adapter, base_name)
         _inject(tuned, adapter, base_name)
+        fill_added(tuned)
         _unshare(tuned, weights, shared)
         _load(tuned, weights, shared, adapter, base_name)
         _unwrap_saved_modules(tuned)
@@ -189,6 +196,23 @@ def _read_weights(adapter: Adapter) -> dict[str, Tensor]:
         raise_translated(error, adapter.what, adapter.name)
     require_finite(weights.items(), adapter.what)
     return {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
+
+
+def _require_within_reach(base: Any, weights: Mapping[str, Tensor], adapter: Adapter) -> None:
+    """Refuse an adapter that reads or replaces weights of the base which accelerate keeps elsewhere."""
+    elsewhere = {name for name, parameter in base.named_parameters(remove_duplicate=False) if parameter.is_meta}
+    if not elsewhere:
+        return
+    kind, remedy = adapter.config.peft_type.value, "load it without device_map, or give the merged model as tuned"
+    reads = [name for name in _READ_WEIGHTS if getattr(adapter.config, name, None)]
+    if kind not in _BESIDE_OFFLOADED or reads:
+        how = f" with {reads[0]}" if reads else ""
+        why = f"the kind {kind}{how} reads the base model's weights, which its device map keeps elsewhere"
+        raise LoadError(adapter.what, why, remedy)
+    whole = sorted(name for name in weights if name.replace(".base_layer.", ".") in elsewhere)
+    if whole:
+        why = f"it replaces {whole[0]} as a whole, which the base model's device map keeps elsewhere"
+        raise LoadError(adapter.what, why, remedy)
 
 
 def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:

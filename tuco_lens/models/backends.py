@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tuco_lens.models.offload import computing_device
+
 BackendName = Literal["hooked", "bridge"]
 
 
@@ -35,8 +37,8 @@ def blocks(model: Any) -> list[nn.Module]:
 
 
 def device_of(model: Any) -> torch.device:
-    """The device of the first block, where token ids are sent."""
-    return next(blocks(model)[0].parameters()).device
+    """The device on which the first block computes, where token ids are sent."""
+    return computing_device(blocks(model)[0])
 
 
 def dtype_of(model: Any) -> torch.dtype:

@@ -14,6 +14,13 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from tuco_lens.errors import LoadError
+from tuco_lens.models.offload import (
+    computing_device,
+    forget_dispatch,
+    register_added,
+    require_separate_projections,
+    settle,
+)
 from tuco_lens.models.positions import forget_lengths
 from tuco_lens.models.text_model import own_tokenizer, prepends_bos, text_config, text_model
 
@@ -69,12 +76,16 @@ def to_bridge(hf_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | No
     reason = unsupported_reason(model.config)
     if reason is not None:
         raise LoadError("cannot make a TransformerBridge", reason, _REMEDY)
+    require_separate_projections(model, f"cannot make a TransformerBridge of {type(model).__name__}")
+    settle(model)
+    forget_dispatch(model)
     model.set_attn_implementation("eager")
     own = _placeholder_tokenizer() if tokenizer is None else own_tokenizer(tokenizer)
     with contextlib.redirect_stdout(io.StringIO()), _no_processor():
         bridge: Any = TransformerBridge.boot_transformers(
-            _label(model), hf_model=model.eval(), tokenizer=own, device=model.device, dtype=model.dtype
+            _label(model), hf_model=model.eval(), tokenizer=own, device=computing_device(model), dtype=model.dtype
         )
+    register_added(model)
     if tokenizer is None:
         bridge.tokenizer = None
     else:

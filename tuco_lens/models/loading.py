@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tuco_lens.models.adapter import Adapter
     from tuco_lens.models.loaded import LoadedPair
+    from tuco_lens.models.placement import Placement
     from tuco_lens.models.sources import LoadOptions, Source
 
 __all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "load_pair"]
@@ -52,6 +53,8 @@ class _Plan:
     device: torch.device
     dtype: torch.dtype
     tokenizer: Any
+    placement: Placement | None = None
+    """Where each part of both models goes, if not all of them to `device`."""
 
 
 def load_pair(
@@ -62,6 +65,9 @@ def load_pair(
     backend: str = "auto",
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    device_map: Any = None,
+    max_memory: Any = None,
+    offload_folder: str | Path | None = None,
     tokenizer: Any = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -76,7 +82,8 @@ def load_pair(
     Otherwise, and always in a `HookedTransformer`, it is merged into copies of the matrices that it changes.
 
     Args:
-        base, tuned, adapter, backend, tokenizer, trust_remote_code, allow_pickle: as in `ModelPair.from_pretrained`.
+        base, tuned, adapter, backend, device_map, max_memory, offload_folder, tokenizer, trust_remote_code,
+            allow_pickle: as in `ModelPair.from_pretrained`.
         device: by default where a loaded model is, else CUDA if there is one, else the CPU.
         dtype: by default the wider of the two models' own, but float32 on the CPU unless one is given loaded.
 
@@ -87,16 +94,23 @@ def load_pair(
         PairMismatchError: The two are not base and tuned model of one another; the message says where they differ.
         LoadError: One of them cannot be loaded, or not with this backend.
     """
+    from tuco_lens.models.backends import blocks
     from tuco_lens.models.files import gguf_parsed_once
     from tuco_lens.models.loaded import LoadedPair
+    from tuco_lens.models.offload import require_same_devices
+    from tuco_lens.models.placement import read_placement
     from tuco_lens.models.sources import quiet_libraries
 
     _require_choices(tuned, adapter, backend)
+    placement = read_placement(device_map, max_memory, offload_folder, device)
     with _LOADING, quiet_libraries(), gguf_parsed_once():
-        plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
+        plan = _planned(base, tuned, adapter, tokenizer, device, dtype, placement, trust_remote_code, allow_pickle)
         chosen = _choose_backend(backend, plan)
+        plan = _placed(plan)
         load = _load_two if adapter is None else _load_with_adapter
         base_model, tuned_model, ends = load(plan, chosen)
+        names = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} as a pair"
+        require_same_devices(blocks(base_model), blocks(tuned_model), names)
     return LoadedPair(
         base_model, tuned_model, plan.tokenizer, chosen, plan.base.name, plan.tuned.name, ends, plan.tuned_config
     )
@@ -118,13 +132,15 @@ def _planned(
     tokenizer: Any,
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
+    placement: Placement | None,
     trust_remote_code: bool,
     allow_pickle: bool,
 ) -> _Plan:
     """Read the configs and the tokenizer, and refuse whatever can be refused without reading weights."""
     from tuco_lens.models.adapter import open_adapter
     from tuco_lens.models.checks import require_same_structure
-    from tuco_lens.models.sources import LoadOptions, choose_device, choose_dtype, read_config, resolve_source
+    from tuco_lens.models.placement import choose_device
+    from tuco_lens.models.sources import LoadOptions, choose_dtype, read_config, resolve_source
     from tuco_lens.models.tokenizer import find_tokenizer
 
     options = LoadOptions(trust_remote_code, allow_pickle)
@@ -136,10 +152,40 @@ def _planned(
         tuned_config = read_config(cast("Source", tuned_source), options)
         require_same_structure(base_config, tuned_config, base_source.name, tuned_source.name)
     sources = [source for source in (tuned_source, base_source) if hasattr(source, "kind")]
+    if placement is not None:
+        _require_unloaded(placement, sources)
+        device = _torch_device(placement.device)
     where = choose_device(device, *cast("list[Source]", sources))
     what = choose_dtype(dtype, where, *_dtype_givers(base_source, base_config, tuned_source, tuned_config))
     found = find_tokenizer(tokenizer, base_source, tuned_source, options)
-    return _Plan(base_source, base_config, tuned_source, tuned_config, options, where, what, found)
+    return _Plan(base_source, base_config, tuned_source, tuned_config, options, where, what, found, placement)
+
+
+def _torch_device(device: int | str) -> torch.device:
+    """A device as accelerate names it: a number is an accelerator."""
+    import torch
+
+    return torch.device(device)
+
+
+def _require_unloaded(placement: Placement, sources: list[Any]) -> None:
+    for source in sources:
+        if source.kind == "loaded":
+            why = f"the {source.role} model is given loaded, and stays where it is"
+            raise LoadError(f"cannot use the device map {placement.device_map!r}", why, "leave it out, or give names")
+
+
+def _placed(plan: _Plan) -> _Plan:
+    """The plan with a device map that names a place for each module, and the device where the models then begin."""
+    from tuco_lens.models.placement import resolved_map
+
+    if plan.placement is None:
+        return plan
+    trust = plan.options.trust_remote_code
+    n_models = 1 if _has_adapter(plan) else 2
+    found = resolved_map(plan.placement, plan.base_config, plan.dtype, n_models=n_models, trust_remote_code=trust)
+    placement = replace(plan.placement, device_map=found)
+    return replace(plan, placement=placement, device=_torch_device(placement.device))
 
 
 def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned_config: Any) -> tuple[Any, Any]:
@@ -156,8 +202,9 @@ def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
     Raises:
         LoadError: The backend asked for does not take these models, or, with "auto", none does.
     """
+    elsewhere = _weights_elsewhere(plan)
     if backend != "auto":
-        reason = _unsupported(backend, plan)
+        reason = _unsupported(backend, plan) or (elsewhere if backend == "hooked" else None)
         if reason is not None:
             other = "hooked" if backend == "bridge" else "bridge"
             what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with the backend {backend!r}"
@@ -165,17 +212,27 @@ def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
             raise LoadError(what, reason, f"give backend={other!r} or 'auto'" if takes else _ANOTHER)
         return cast("Literal['hooked', 'bridge']", backend)
     reason = "an adapter keeps the base weights in memory once there" if _has_adapter(plan) else None
-    reason = reason or _unsupported("hooked", plan)
+    reason = elsewhere or reason or _unsupported("hooked", plan)
     if reason is None:
         return "hooked"
     refusal = _unsupported("bridge", plan)
     if refusal is None:
         warnings.warn(f"taking the backend 'bridge': {reason}", BackendNotice, stacklevel=4)
         return "bridge"
-    if _has_adapter(plan) and _unsupported("hooked", plan) is None:
+    if elsewhere is None and _has_adapter(plan) and _unsupported("hooked", plan) is None:
         return "hooked"
     what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with any backend"
-    raise LoadError(what, f"hooked: {_unsupported('hooked', plan)}, bridge: {refusal}", _ANOTHER)
+    raise LoadError(what, f"hooked: {elsewhere or _unsupported('hooked', plan)}, bridge: {refusal}", _ANOTHER)
+
+
+def _weights_elsewhere(plan: _Plan) -> str | None:
+    """Why no HookedTransformer can be made of these models, which are spread over devices; None if they are not."""
+    from tuco_lens.models.offload import is_dispatched
+
+    sources: tuple[Any, ...] = (plan.base, plan.tuned)
+    given = [source.location for source in sources if getattr(source, "kind", None) == "loaded"]
+    spread = plan.placement is not None or any(map(is_dispatched, given))
+    return "a HookedTransformer copies all weights to one device, and a device map spreads them" if spread else None
 
 
 def _has_adapter(plan: _Plan) -> bool:
@@ -210,7 +267,8 @@ def _load_with_adapter(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[i
     """
     from tuco_lens.models.adapter import attach_adapter
     from tuco_lens.models.adapter_checks import other_base
-    from tuco_lens.models.merging import JOINT_PROJECTIONS, merge_adapter, merged_by_peft, stays_beside
+    from tuco_lens.models.merging import merge_adapter, merged_by_peft, stays_beside
+    from tuco_lens.models.offload import JOINT_PROJECTIONS
 
     adapter = cast("Adapter", plan.tuned)
     trained_on = other_base(adapter.config, plan.base.name)
@@ -245,11 +303,12 @@ def _end_tokens(hf_model: Any, tokenizer: Any) -> frozenset[int]:
 
 def _sound_model(source: Source, config: Any, plan: _Plan) -> Any:
     from tuco_lens.models.checks import require_finite
+    from tuco_lens.models.offload import whole_weights
     from tuco_lens.models.sources import load_model
     from tuco_lens.models.text_model import text_model
 
-    model = text_model(load_model(source, config, plan.options, plan.device, plan.dtype))
-    require_finite(model.named_parameters(), source.what)
+    model = text_model(load_model(source, config, plan.options, plan.device, plan.dtype, plan.placement))
+    require_finite(whole_weights(model), source.what)
     return model
 
 

@@ -15,15 +15,13 @@ from tuco_lens.errors import LoadError
 from tuco_lens.models.adapter import Adapter, set_module
 from tuco_lens.models.adapter_checks import check_patterns
 from tuco_lens.models.hub import raise_translated
+from tuco_lens.models.offload import is_dispatched
 from tuco_lens.models.sources import is_quantised, quiet_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
-
-JOINT_PROJECTIONS: Final = ("c_attn", "query_key_value", "qkv_proj", "Wqkv", "W_pack", "gate_up_proj")
-"""Modules that a TransformerBridge splits when it is made: it would run the parts without the adapter."""
 
 # fmt: off
 _ATTACHED: Final = frozenset({
@@ -55,6 +53,9 @@ def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
     Args:
         tuned: What `attach_adapter` returned.
         only: Endings of the names of the modules to merge; by default all are merged.
+
+    Raises:
+        LoadError: There are any, and a device map spreads the model.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -64,6 +65,8 @@ def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
         for name, module in tuned.named_modules()
         if isinstance(module, BaseTunerLayer) and name.endswith(only)
     ]
+    if layers:
+        _require_mergeable(tuned)
     with torch.no_grad():
         for name, layer in reversed(layers):  # wrappers may be nested: inner ones first
             inner: Any = layer.get_base_layer()
@@ -76,6 +79,12 @@ def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:
             # norm swaps it with the base's, so get_base_layer returns the trained one.
             set_module(tuned, name.removesuffix(".token_adapter"), layer.get_base_layer())
     return tuned
+
+
+def _require_mergeable(tuned: Any) -> None:
+    if is_dispatched(tuned):
+        why = "it has to be merged for TransformerLens, and a device map spreads the weights of the base model"
+        raise LoadError("cannot load the adapter", why, "load the base model without one")
 
 
 def merged_by_peft(base: Any, adapter: Adapter, base_name: str, logits: Callable[[Any], Tensor]) -> tuple[Any, Tensor]:
@@ -94,12 +103,14 @@ def merged_by_peft(base: Any, adapter: Adapter, base_name: str, logits: Callable
         A transformers model of the class of `base`, and the logits before the merge.
 
     Raises:
-        LoadError: The base weights are quantised, or PEFT cannot load or merge the adapter, or not repeatably.
+        LoadError: The base weights are quantised or kept elsewhere, or PEFT cannot load or merge the adapter, or not
+            repeatably.
     """
-    if any(map(is_quantised, base.modules())):
-        kind = adapter.config.peft_type.value
-        why = f"an adapter of the kind {kind} has to be merged, and the weights of {base_name!r} are quantised"
-        raise LoadError(adapter.what, why, "load the base model without quantisation")
+    spread = is_dispatched(base)
+    if spread or any(map(is_quantised, base.modules())):
+        kind, how = adapter.config.peft_type.value, "spread by a device map" if spread else "quantised"
+        why = f"an adapter of the kind {kind} has to be merged, and the weights of {base_name!r} are {how}"
+        raise LoadError(adapter.what, why, f"load the base model without {'one' if spread else 'quantisation'}")
     import torch
 
     check_patterns(adapter.config, dict(base.named_modules()).keys(), adapter.what)

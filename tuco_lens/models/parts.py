@@ -19,6 +19,7 @@ from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import blocks
 from tuco_lens.models.frozen_norm import FrozenNorm, frozen_norm
+from tuco_lens.models.offload import computing_device
 
 Part = Literal["attention", "mlp"]
 PARTS: Final[dict[Part, str]] = {"attention": "hook_attn_out", "mlp": "hook_mlp_out"}
@@ -168,7 +169,7 @@ class _Module:
         self.n_units: int = inner.in_features if hasattr(inner, "in_features") else inner.weight.shape[0]
         first = next(p for p in module.parameters() if p.dtype.is_floating_point)
         with torch.no_grad():
-            self.bias = module(torch.zeros(1, self.n_units, dtype=first.dtype, device=first.device))[0]
+            self.bias = module(torch.zeros(1, self.n_units, dtype=first.dtype, device=computing_device(module)))[0]
 
     def __call__(self, units: Tensor) -> Tensor:
         return self.module(units.to(self.bias.dtype)) - self.bias

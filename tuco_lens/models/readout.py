@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tuco_lens.models.backends import backend_of
 from tuco_lens.models.frozen_norm import FrozenNorm, frozen_norm
+from tuco_lens.models.offload import computing_device
 
 
 class Readout:
@@ -29,7 +30,7 @@ class Readout:
         self.norm: Any = norm if hooked else getattr(norm, "original_component", None)
         self.unembed: Any = unembed if hooked else unembed.original_component
         first = next(p for p in self.unembed.parameters() if p.dtype.is_floating_point)
-        self.dtype, self.device, self.d_model = first.dtype, first.device, model.cfg.d_model
+        self.dtype, self.device, self.d_model = first.dtype, computing_device(self.unembed), model.cfg.d_model
         with torch.no_grad():
             self.bias: Float[Tensor, " d_vocab"] = self._unembedded(torch.zeros(1, self.d_model))[0]
         config = model.cfg if hooked else model.original_model.config.get_text_config()

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tuco_lens.errors import LoadError
 from tuco_lens.models.files import inspect_directory
 from tuco_lens.models.hub import inspect_repository, raise_translated, validate_hub_id
+from tuco_lens.models.offload import computing_device, is_dispatched, require_stored, shared_objects
+from tuco_lens.models.placement import Placement, offload_folder, remove_with
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LoadOptions",
     "Source",
-    "choose_device",
     "choose_dtype",
     "copy_sharing_weights",
     "load_model",
@@ -155,7 +156,14 @@ def read_config(source: Source, options: LoadOptions) -> Any:
     return config
 
 
-def load_model(source: Source, config: Any, options: LoadOptions, device: torch.device, dtype: torch.dtype) -> Any:
+def load_model(
+    source: Source,
+    config: Any,
+    options: LoadOptions,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement | None = None,
+) -> Any:
     """The transformers model of a source, in evaluation mode, with complete weights and `config.architectures` set.
 
     Args:
@@ -164,18 +172,25 @@ def load_model(source: Source, config: Any, options: LoadOptions, device: torch.
         options: Whether pickles and remote code are allowed.
         device: Where its weights go.
         dtype: What its weights are cast to.
+        placement: Where each part of it goes instead, with a resolved map; not for a loaded model.
 
     Returns:
         A new model. For a loaded model, it is a copy of the modules that shares the user's weights unless these have to
         be moved or cast, so that wrapping or hooking it does not change the user's model.
 
     Raises:
-        LoadError: Weights are missing, surplus, misshapen or damaged, or are quantised and have to be moved or cast.
+        LoadError: Weights are missing, surplus, misshapen or damaged, are quantised or dispatched and have to be moved
+            or cast, or do not fit into the offload folder.
     """
     if source.kind == "loaded":
         model = _copy_of_loaded(source.location, device, dtype, source.what)
-    else:
+    elif placement is None:
         model = _read_model(source, config, options, dtype).to(device)
+    else:
+        with offload_folder(placement, source.role, source.what) as folder:
+            where = {"device_map": placement.device_map, "offload_folder": folder}
+            model = _read_model(source, config, options, dtype, **where)
+            remove_with(folder, model)
     if not getattr(model.config, "architectures", None):
         model.config.architectures = [type(model).__name__]
     return model.eval()
@@ -198,7 +213,7 @@ def copy_sharing_weights(model: Any) -> Any:
         if type(parameter) is torch.nn.Parameter
     }
     memo.update({id(buffer): buffer for buffer in model.buffers()})
-    return copy.deepcopy(model, memo)
+    return copy.deepcopy(model, memo | shared_objects(model))
 
 
 def is_quantised(module: Any) -> bool:
@@ -222,26 +237,6 @@ def _with_same_tensors(module: Any) -> Any:
     save = torch.nn.Module._save_to_state_dict  # pyright: ignore[reportPrivateUsage]
     vars(other)["_save_to_state_dict"] = functools.partial(save, other)
     return other
-
-
-def choose_device(device: str | torch.device | None, *sources: Source) -> torch.device:
-    """The device asked for, else that of a loaded model, else CUDA if there is one, else the CPU.
-
-    Raises:
-        LoadError: `device` is not a device, or this machine does not have it.
-    """
-    import torch
-
-    if device is None:
-        loaded = [source.location.device for source in sources if source.kind == "loaded"]
-        return loaded[0] if loaded else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise LoadError(f"cannot use the device {device!r}", reason, "give 'cpu', 'cuda' or 'mps'") from error
-    return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype | None, device: torch.device, base: Any, tuned: Any) -> torch.dtype:
@@ -279,9 +274,11 @@ def quiet_libraries() -> Generator[None]:
     import transformers.utils.logging as hf_logging
 
     levels = (hf_logging.get_verbosity(), hub_logging.get_verbosity())
-    quantising = logging.getLogger("bitsandbytes")  # TransformerLens imports it, and it then asks for a package
-    level = quantising.level
-    quantising.setLevel(logging.ERROR)
+    # TransformerLens imports bitsandbytes, which then asks for a package; accelerate says what was asked of it.
+    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "accelerate")]
+    own_levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     bars = hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
@@ -292,7 +289,8 @@ def quiet_libraries() -> Generator[None]:
     finally:
         hf_logging.set_verbosity(levels[0])
         hub_logging.set_verbosity(levels[1])
-        quantising.setLevel(level)
+        for logger, level in zip(loggers, own_levels, strict=True):
+            logger.setLevel(level)
         if bars:
             hf_logging.enable_progress_bar()
 
@@ -315,8 +313,7 @@ def _loaded_source(given: Any, role: str) -> Source:
             f"a {kind} is not a transformers model",
             "give a hub id, a local path, or a model that transformers' from_pretrained has returned",
         )
-    if any(parameter.is_meta for parameter in given.parameters()):
-        raise LoadError(what, "some of its weights are on the meta device", "load it with its weights")
+    require_stored(given, what)
     name = str(getattr(given.config, "_name_or_path", "") or "") or kind
     return Source(role, name, "loaded", given)
 
@@ -334,7 +331,7 @@ def _require_gguf(path: Path, what: str) -> None:
         raise LoadError(what, "the package 'gguf' is not installed", "install it with `pip install 'tuco_lens[gguf]'`")
 
 
-def _read_model(source: Source, config: Any, options: LoadOptions, dtype: torch.dtype) -> Any:
+def _read_model(source: Source, config: Any, options: LoadOptions, dtype: torch.dtype, **where: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
@@ -348,6 +345,7 @@ def _read_model(source: Source, config: Any, options: LoadOptions, dtype: torch.
                 ignore_mismatched_sizes=True,  # they are reported below, with both shapes
                 output_loading_info=True,
                 **source.arguments(),
+                **where,
             )
     except Exception as error:
         raise_translated(error, source.what, source.name)
@@ -381,11 +379,13 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _copy_of_loaded(model: Any, device: torch.device, dtype: torch.dtype, what: str) -> Any:
-    if model.device == device and model.dtype == dtype:
+    here = computing_device(model)
+    if here == device and model.dtype == dtype:
         return copy_sharing_weights(model)
-    if any(map(is_quantised, model.modules())):
-        change = f"moved from {model.device} to {device} or cast from {model.dtype} to {dtype}"
-        why = f"it is quantised, and cannot be {change}"
+    fixed = "dispatched by accelerate" if is_dispatched(model) else "quantised"
+    if is_dispatched(model) or any(map(is_quantised, model.modules())):
+        change = f"moved from {here} to {device} or cast from {model.dtype} to {dtype}"
+        why = f"it is {fixed}, and cannot be {change}"
         raise LoadError(what, why, "load it as it shall be, and leave out device and dtype")
     return copy.deepcopy(model).to(device=device, dtype=dtype)
 

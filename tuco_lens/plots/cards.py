@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from tuco_lens.brief import brief, cut
 from tuco_lens.models.backends import device_of, dtype_of
+from tuco_lens.models.offload import stored_bytes
 from tuco_lens.plots.labels import readable
 
 if TYPE_CHECKING:
@@ -41,12 +42,7 @@ def pair_facts(pair: ModelPair) -> list[tuple[str, str]]:
 
 def _bytes(pair: ModelPair) -> int:
     """Of all weights; those that the two models share, or that are tied, once."""
-    storages = {
-        parameter.untyped_storage().data_ptr(): parameter.untyped_storage().nbytes()
-        for model in (pair.base, pair.tuned)
-        for parameter in model.parameters()
-    }
-    return sum(storages.values())
+    return sum((stored_bytes(pair.base) | stored_bytes(pair.tuned)).values())
 
 
 def pair_text(pair: ModelPair) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from tuco_lens.errors import InputError
 
@@ -41,6 +42,12 @@ class PairChoice:
     """dtype of the weights."""
     device: str | None = None
     """Where the weights go."""
+    device_map: str | Mapping[str, int | str] | None = None
+    """"auto", or where each module goes."""
+    max_memory: Mapping[int | str, int | str] | None = None
+    """What the pair may take of each device."""
+    offload_folder: str | None = None
+    """Where weights are written that have to be put on disk."""
     trust_remote_code: bool = False
     """Whether a checkpoint's own code may run."""
     allow_pickle: bool = False
@@ -76,6 +83,9 @@ class PairChoice:
             backend=self.backend,
             device=self.device,
             dtype=self.dtype,
+            device_map=cast("Any", self.device_map),
+            max_memory=self.max_memory,
+            offload_folder=self.offload_folder,
             trust_remote_code=self.trust_remote_code,
             allow_pickle=self.allow_pickle,
         )
@@ -117,8 +127,11 @@ def with_loading(choice: PairChoice, **options: Any) -> PairChoice:
         InputError: if the embedded pair is asked for another dtype or device than it has.
     """
     chosen = replace(choice, **options)
-    if chosen.is_demo and (chosen.dtype not in (None, "float32") or chosen.device not in (None, "cpu")):
-        raise InputError("--pair demo", "it runs in float32 on the CPU", "leave out --dtype and --device")
+    spread = (chosen.device_map, chosen.max_memory, chosen.offload_folder)
+    other = chosen.dtype not in (None, "float32") or chosen.device not in (None, "cpu")
+    if chosen.is_demo and (other or spread != (None, None, None)):
+        remedy = "leave out --dtype, --device, --device-map, --max-memory and --offload"
+        raise InputError("--pair demo", "it runs in float32 on the CPU", remedy)
     return chosen
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tuco_lens.errors import InputError
 from tuco_lens.models.backends import backend_of
+from tuco_lens.models.offload import is_offloaded, require_resident, whole_weights
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
@@ -96,8 +97,14 @@ def interpolated(base: Tensor, tuned: Tensor, alpha: float) -> Tensor:
 
 
 def own_module(model: Any) -> nn.Module:
-    """The module whose parameters are the model's weights: of a bridge, transformers' own model within it."""
-    return model.original_model if backend_of(model) == "bridge" else model
+    """The module whose parameters are the model's weights: of a bridge, transformers' own model within it.
+
+    Raises:
+        InputError: if a device map keeps weights elsewhere, where nobody can compare or replace them.
+    """
+    own = model.original_model if backend_of(model) == "bridge" else model
+    require_resident(own, "cannot compare or replace weights")
+    return own
 
 
 def plain_name(name: str) -> str:
@@ -110,7 +117,8 @@ def weights_digest(pair: ModelPair) -> str:
     """SHA-256 of a sample of every tensor of both models: training moves every tensor that it touches."""
     digest = hashlib.sha256()
     for model in (pair.base, pair.tuned):
-        for name, tensor in sorted(model.state_dict().items()):
+        spread = is_offloaded(model)
+        for name, tensor in whole_weights(model) if spread else sorted(model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.flatten()[:DIGEST_SAMPLE].double().cpu().numpy().tobytes())
     return digest.hexdigest()
