@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, Final, Literal, cast
 
 import typer
@@ -85,19 +85,23 @@ _LOADING: Final[dict[str, tuple[Any, Any]]] = {
 }
 
 
-def takes_pair(*, backend: Backend = "auto") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_pair(
+    *, backend: Backend = "auto", leaves_out: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the options of a pair; its own parameter `choice` gets the `PairChoice` that they make.
 
     Args:
         backend: the command's default.
+        leaves_out: options of loading that it does not take.
     """
+    taken = {name: known for name, known in _LOADING.items() if name not in leaves_out}
 
     def choice(options: dict[str, Any]) -> PairChoice:
         named = choose_pair(*(options.pop(name) for name in _NAMING))
-        return with_loading(named, **{name: options.pop(name) for name in _LOADING})
+        return with_loading(named, **{name: options.pop(name) for name in taken})
 
     naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
-    loading = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
+    loading = [_option(name, kind, default) for name, (kind, default) in taken.items()]
     loading[0] = loading[0].replace(default=backend)
     return functools.partial(_replaced, "choice", choice, naming, loading)
 

@@ -1,7 +1,8 @@
 """Loading: from what a user names to two TransformerLens models of one kind that were found to be a pair.
 
-`load_pair` is the only entry. It reads models with `sources.py` and the tokenizer with `tokenizer.py`, checks them with
-`checks.py`, attaches adapters with `adapter.py`, and converts with `hooked.py` or `bridge.py`.
+`load_pair` loads; `choose_backend` says beforehand into which kind of model. Models are read with `sources.py` and the
+tokenizer with `tokenizer.py`, checked with `checks.py`, given an adapter with `adapter.py`, and converted with
+`hooked.py` or `bridge.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tuco_lens.models.loaded import LoadedPair
     from tuco_lens.models.sources import LoadOptions, Source
 
-__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "load_pair"]
+__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "choose_backend", "load_pair"]
 
 _LOADING = threading.RLock()
 """One pair loads at a time: libraries are patched for the length of a load, and each load puts back what it found."""
@@ -94,7 +95,7 @@ def load_pair(
     _require_choices(tuned, adapter, backend)
     with _LOADING, quiet_libraries(), gguf_parsed_once():
         plan = _planned(base, tuned, adapter, tokenizer, device, dtype, trust_remote_code, allow_pickle)
-        chosen = _choose_backend(backend, plan)
+        chosen = choose_backend(backend, plan.base, plan.base_config, plan.tuned, plan.tuned_config)
         load = _load_two if adapter is None else _load_with_adapter
         base_model, tuned_model, ends = load(plan, chosen)
     return LoadedPair(
@@ -150,42 +151,50 @@ def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned
     return ours, tuned_config if hasattr(tuned, "kind") else ours
 
 
-def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
+def choose_backend(
+    backend: str, base: Any, base_config: Any, tuned: Any, tuned_config: Any
+) -> Literal["hooked", "bridge"]:
     """The backend to use; with "auto", a `BackendNotice` says why it is the bridge.
+
+    Args:
+        backend: what the user asks for.
+        base: where the base model is; only its name counts.
+        base_config: its transformers config.
+        tuned: where the tuned model is, or an adapter: what has no `kind`.
+        tuned_config: its config; with an adapter the base model's.
 
     Raises:
         LoadError: The backend asked for does not take these models, or, with "auto", none does.
     """
+    refusals: dict[str, str | None] = {}
+
+    def unsupported(name: str) -> str | None:
+        """Why a backend does not take this pair, or None if it does."""
+        if name not in refusals:
+            module = importlib.import_module(f"tuco_lens.models.{name}")
+            refusals[name] = module.unsupported_reason(base_config) or module.unsupported_reason(tuned_config)
+        return refusals[name]
+
+    has_adapter = not hasattr(tuned, "kind")
+    what = f"cannot load {base.name!r} and {tuned.name!r}"
     if backend != "auto":
-        reason = _unsupported(backend, plan)
+        reason = unsupported(backend)
         if reason is not None:
             other = "hooked" if backend == "bridge" else "bridge"
-            what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with the backend {backend!r}"
-            takes = _unsupported(other, plan) is None
-            raise LoadError(what, reason, f"give backend={other!r} or 'auto'" if takes else _ANOTHER)
+            remedy = f"give backend={other!r} or 'auto'" if unsupported(other) is None else _ANOTHER
+            raise LoadError(f"{what} with the backend {backend!r}", reason, remedy)
         return cast("Literal['hooked', 'bridge']", backend)
-    reason = "an adapter keeps the base weights in memory once there" if _has_adapter(plan) else None
-    reason = reason or _unsupported("hooked", plan)
+    reason = "an adapter keeps the base weights in memory once there" if has_adapter else None
+    reason = reason or unsupported("hooked")
     if reason is None:
         return "hooked"
-    refusal = _unsupported("bridge", plan)
+    refusal = unsupported("bridge")
     if refusal is None:
         warnings.warn(f"taking the backend 'bridge': {reason}", BackendNotice, stacklevel=4)
         return "bridge"
-    if _has_adapter(plan) and _unsupported("hooked", plan) is None:
+    if has_adapter and unsupported("hooked") is None:
         return "hooked"
-    what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with any backend"
-    raise LoadError(what, f"hooked: {_unsupported('hooked', plan)}, bridge: {refusal}", _ANOTHER)
-
-
-def _has_adapter(plan: _Plan) -> bool:
-    return not hasattr(plan.tuned, "kind")
-
-
-def _unsupported(backend: str, plan: _Plan) -> str | None:
-    """Why a backend does not take this pair, or None if it does."""
-    module = importlib.import_module(f"tuco_lens.models.{backend}")
-    return module.unsupported_reason(plan.base_config) or module.unsupported_reason(plan.tuned_config)
+    raise LoadError(f"{what} with any backend", f"hooked: {unsupported('hooked')}, bridge: {refusal}", _ANOTHER)
 
 
 def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:
