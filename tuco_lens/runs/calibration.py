@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 3
 """Times that each size is run; the median counts."""
-MOST_SECONDS: Final = 20.0
+MOST_SECONDS: Final = 6.0
 """About how long one batch may take: the large one is made smaller if it would take longer."""
 
 
