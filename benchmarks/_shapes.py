@@ -45,10 +45,15 @@ def transformers_pair() -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
     return base, tuned
 
 
-def model_pair(backend: str) -> ModelPair:
-    """The same pair on one backend; its tokenizer has a word for every id, since benchmarks give ids."""
-    words = {f"w{i}": i for i in range(VOCAB)}
+def word_tokenizer(n_words: int = VOCAB) -> PreTrainedTokenizerFast:
+    """A tokenizer with a word for every id, since benchmarks give ids."""
+    words = {f"w{i}": i for i in range(n_words)}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0")))
     tokenizer.unk_token = "w0"
+    return tokenizer
+
+
+def model_pair(backend: str) -> ModelPair:
+    """The same pair on one backend."""
     base, tuned = transformers_pair()
-    return ModelPair.from_pretrained(base, tuned, tokenizer=tokenizer, backend=backend, device="cpu")
+    return ModelPair.from_pretrained(base, tuned, tokenizer=word_tokenizer(), backend=backend, device="cpu")

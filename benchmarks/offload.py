@@ -164,7 +164,8 @@ def main() -> None:
     resident = in_child("resident")
     limited, how = in_cgroup("offloaded")
     print(
-        f"a pair of {size / MIB:.0f} MiB, in {LIMIT / MIB:.0f} MiB {how} over the libraries; reading all files {limited['read']:.2f} s"
+        f"a pair of {size / MIB:.0f} MiB, in {LIMIT / MIB:.0f} MiB {how} over the libraries; "
+        f"reading all files {limited['read']:.2f} s"
     )
     print(f"loading: {limited['load'] / limited['read']:.1f} × reading; resident: {resident['load']:.2f} s")
     for rows, tokens in PROMPTS:

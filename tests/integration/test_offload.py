@@ -261,7 +261,7 @@ def test_loaded_models_take_no_device_map(llamas: Folders) -> None:
 
 
 def test_an_offload_folder_is_asked_for_where_it_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="have to be written anew.*give offload_folder="):
+    with pytest.raises(LoadError, match=r"have to be written anew.*give offload_folder="):
         ModelPair.from_pretrained(*checkpoints(tmp_path, "mixtral"), device_map=ALL)
 
 

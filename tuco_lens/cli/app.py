@@ -21,6 +21,7 @@ from tuco_lens.cli.explain import explain
 from tuco_lens.cli.generate import generate
 from tuco_lens.cli.measure import measure
 from tuco_lens.cli.pairs import pairs
+from tuco_lens.cli.plan import plan
 from tuco_lens.cli.sweep import sweep
 from tuco_lens.cli.terminal import PROGRAM, complain, set_up_streams
 from tuco_lens.errors import Interrupted, TucoLensError
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
     app.command("generate")(generate)
     app.command("measure")(measure)
     app.command("pairs")(pairs)
+    app.command("plan")(plan)
     app.command("sweep")(sweep)
     return app
 

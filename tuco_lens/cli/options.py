@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, Final, Literal, cast
 
 import typer
@@ -107,23 +107,28 @@ _LOADING: Final[dict[str, tuple[Any, Any]]] = {
 }
 
 
-def takes_pair(*, backend: Backend = "auto") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes_pair(
+    *, backend: Backend = "auto", leaves_out: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the options of a pair; its own parameter `choice` gets the `PairChoice` that they make.
 
     Args:
         backend: the command's default.
+        leaves_out: options of loading that it does not take.
     """
+    taken = {name: known for name, known in _LOADING.items() if name not in leaves_out}
 
     def choice(options: dict[str, Any]) -> PairChoice:
         named = choose_pair(*(options.pop(name) for name in _NAMING))
-        how = {name: options.pop(name) for name in _LOADING}
-        how["device_map"] = device_map(how["device_map"])
-        how["max_memory"] = memory_limits(how["max_memory"])
-        how["offload_folder"] = how.pop("offload")
+        how = {name: options.pop(name) for name in taken}
+        if "device_map" in how:
+            how["device_map"] = device_map(how["device_map"])
+            how["max_memory"] = memory_limits(how["max_memory"])
+            how["offload_folder"] = how.pop("offload")
         return with_loading(named, **how)
 
     naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
-    loading = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
+    loading = [_option(name, kind, default) for name, (kind, default) in taken.items()]
     loading[0] = loading[0].replace(default=backend)
     return functools.partial(_replaced, "choice", choice, naming, loading)
 

@@ -8,7 +8,6 @@ of layers. The quantities are defined in `metrics.py`; batches of prompts are in
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +106,10 @@ class BatchNorms(Brief):
         )
 
 
+_FIRST_LAYERS = 64
+"""Layers that norms are kept for before more room is made."""
+
+
 class NormAccumulator:
     """Takes the steps of one forward pass and keeps norms per layer and token.
 
@@ -127,36 +130,41 @@ class NormAccumulator:
         self.base_stream = base_stream
         self.last = None if last is None else torch.tensor(last)
         self.sums = _Sums()
-        self.rows: list[list[Tensor]] = []
-        self.drift_rows: list[Tensor] = []
+        self.kept: Tensor | None = None  # [at least n_layers, quantity, batch, pos]
+        self.n_layers = 0
 
     def __call__(self, step: BlockStep) -> None:
         """Take one step; steps come in the order of the layers."""
         resid_pre, tuned_post, base_post = map(self._kept, (step.resid_pre, step.tuned_post, step.base_post))
         row = [vector_norms(vectors, self.norm) for vectors in self.sums.add_ptc(resid_pre, base_post)]
         row += [vector_norms(vectors, self.norm) for vectors in self.sums.add_ftc(tuned_post, base_post)]
-        self.rows.append(row)  # of each the local one, then the cumulative one
         if self.base_stream is not None:
             self.base_stream = step.run_base(self.base_stream)
             own = self._kept(self.base_stream)
             delta = vector_norms(_difference(tuned_post, own), self.norm)
             scale = vector_norms(own.to(delta.dtype), self.norm)
-            self.drift_rows.append(contribution_ratio(delta, scale))
+            row.append(contribution_ratio(delta, scale))
+        self._append(row)  # of each the local one, then the cumulative one, then the drift
+
+    def _append(self, row: list[Tensor]) -> None:
+        # In one tensor: small ones that live on, made between large ones, would split the heap of a CPU's allocator,
+        # which then grows with every layer.
+        if self.kept is None:
+            self.kept = row[0].new_empty(_FIRST_LAYERS, len(row), *row[0].shape)
+        elif self.n_layers == len(self.kept):
+            self.kept = torch.cat([self.kept, torch.empty_like(self.kept)])
+        for place, norms in enumerate(row):
+            self.kept[self.n_layers, place] = norms
+        self.n_layers += 1
 
     def _kept(self, stream: Tensor) -> Tensor:
         return stream if self.last is None else stream[torch.arange(len(stream)), self.last][:, None]
 
     def result(self) -> BatchNorms:
         """The norms of the finished pass."""
-        ptc, cumulative_ptc, ftc, cumulative_ftc = (_on_cpu(rows) for rows in zip(*self.rows, strict=True))
-        drift = _on_cpu(self.drift_rows) if self.drift_rows else None
-        return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, drift)
-
-
-def _on_cpu(rows: Sequence[Tensor]) -> Tensor:
-    """The rows of all layers, one copy for each device that the layers are on."""
-    runs = [list(run) for _, run in itertools.groupby(rows, lambda row: row.device)]
-    return torch.cat([torch.stack(run).cpu() for run in runs])
+        assert self.kept is not None
+        ptc, cumulative_ptc, ftc, cumulative_ftc, *drift = self.kept[: self.n_layers].cpu().unbind(1)
+        return BatchNorms(ptc, ftc, cumulative_ptc, cumulative_ftc, *drift)
 
 
 def batch_norms(

@@ -18,7 +18,14 @@ from typing import Any
 from tuco_lens.brief import cut
 from tuco_lens.errors import LoadError
 
-__all__ = ["gguf_parsed_once", "inspect_directory", "is_pickle", "require_safe_weights", "require_whole_safetensors"]
+__all__ = [
+    "gguf_parsed_once",
+    "inspect_directory",
+    "is_pickle",
+    "require_safe_weights",
+    "require_whole_safetensors",
+    "safetensors_files",
+]
 
 _SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLE_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -59,7 +66,7 @@ def inspect_directory(path: Path, what: str, *, allow_pickle: bool) -> None:
     for name in names:
         require_no_pointer(path / name, what)
     require_safe_weights(names, what, str(path), allow_pickle=allow_pickle)
-    for shard in _safetensors_files(path, names, what):
+    for shard in safetensors_files(path, names, what):
         require_whole_safetensors(shard, what)
 
 
@@ -140,8 +147,12 @@ def _without_config(path: Path, names: list[str]) -> str:
     return "give a directory that save_pretrained has written"
 
 
-def _safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
-    """The files that transformers would read: the single one if there is one, else those named in the index."""
+def safetensors_files(path: Path, names: list[str], what: str) -> list[Path]:
+    """The files that transformers would read: the single one if there is one, else those named in the index.
+
+    Raises:
+        LoadError: if the index is damaged, or names what is no file of that folder; `what` begins the message.
+    """
     if _SAFE_WEIGHTS[0] in names:
         return [path / _SAFE_WEIGHTS[0]]
     if _SAFE_WEIGHTS[1] not in names:

@@ -13,7 +13,14 @@ from typing import NoReturn
 from tuco_lens.errors import LoadError
 from tuco_lens.models.files import require_safe_weights
 
-__all__ = ["hub_listing", "inspect_repository", "raise_translated", "validate_hub_id"]
+__all__ = [
+    "file_sizes",
+    "hub_listing",
+    "inspect_repository",
+    "raise_translated",
+    "safetensors_header",
+    "validate_hub_id",
+]
 
 _TIMEOUT_S = 10.0
 _NO_NETWORK_REMEDY = "connect to the network, or give a local directory or .gguf file"
@@ -54,6 +61,35 @@ def hub_listing(name: str, what: str) -> list[str] | None:
     except Exception:
         # Offline mode, no network, a refusing proxy, a failure of the hub: in all cases the cache is tried.
         return None
+
+
+def file_sizes(name: str) -> dict[str, int] | None:
+    """The bytes of each file of a hub repository; None if the hub gives no answer."""
+    from huggingface_hub import HfApi
+
+    try:
+        files = HfApi().model_info(name, timeout=_TIMEOUT_S, files_metadata=True).siblings or []
+    except Exception:  # as in `hub_listing`; a repository that is not there was refused before
+        return None
+    return {file.rfilename: file.size or 0 for file in files}
+
+
+def safetensors_header(name: str, file: str, what: str) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The shape of each tensor in a safetensors file on the hub, and its bytes; only its header is fetched.
+
+    Raises:
+        LoadError: The repository or the file does not exist or is closed, or the hub gives no answer.
+    """
+    from huggingface_hub import HfApi
+
+    validate_hub_id(name, what)
+    try:
+        tensors = HfApi().parse_safetensors_file_metadata(name, file).tensors
+    except Exception as error:
+        raise_translated(error, what, name)
+    return {key: tuple(each.shape) for key, each in tensors.items()}, max(
+        (each.data_offsets[1] for each in tensors.values()), default=0
+    )
 
 
 def inspect_repository(name: str, what: str, *, allow_pickle: bool) -> bool:
@@ -102,6 +138,7 @@ def _explained(error: Exception, name: str) -> tuple[str, str]:
 
 def _known(error: BaseException, name: str) -> tuple[str, str] | None:
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
@@ -116,8 +153,15 @@ def _known(error: BaseException, name: str) -> tuple[str, str] | None:
             f"the hub has no repository {name!r} that you may read, and there is no such local path",
             "check the spelling, or log in with `hf auth login` if it is private",
         )
-    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+    # The client's own errors have changed their package; LocalEntryNotFoundError is an EntryNotFoundError too.
+    no_answer = any(each.__name__ == "TransportError" for each in type(error).__mro__)
+    if no_answer or isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
         return _unreachable(name)
+    if isinstance(error, EntryNotFoundError):
+        return (
+            f"the hub repository {name!r} lacks a file ({_first_line(error)})",
+            "download it whole, and give the folder",
+        )
     if isinstance(error, SafetensorError):
         return f"its safetensors weights are damaged ({_first_line(error)})", "download or save them again"
     return _known_by_message(error, name)

@@ -1,7 +1,8 @@
 """Loading: from what a user names to two TransformerLens models of one kind that were found to be a pair.
 
-`load_pair` is the only entry. It reads models with `sources.py` and the tokenizer with `tokenizer.py`, checks them with
-`checks.py`, attaches adapters with `adapter.py`, and converts with `hooked.py` or `bridge.py`.
+`load_pair` loads; `choose_backend` says beforehand into which kind of model. Models are read with `sources.py` and the
+tokenizer with `tokenizer.py`, checked with `checks.py`, given an adapter with `adapter.py`, and converted with
+`hooked.py` or `bridge.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tuco_lens.models.placement import Placement
     from tuco_lens.models.sources import LoadOptions, Source
 
-__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "load_pair"]
+__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "choose_backend", "load_pair"]
 
 _LOADING = threading.RLock()
 """One pair loads at a time: libraries are patched for the length of a load, and each load puts back what it found."""
@@ -105,7 +106,8 @@ def load_pair(
     placement = read_placement(device_map, max_memory, offload_folder, device)
     with _LOADING, quiet_libraries(), gguf_parsed_once():
         plan = _planned(base, tuned, adapter, tokenizer, device, dtype, placement, trust_remote_code, allow_pickle)
-        chosen = _choose_backend(backend, plan)
+        elsewhere = _weights_elsewhere(plan)
+        chosen = choose_backend(backend, plan.base, plan.base_config, plan.tuned, plan.tuned_config, elsewhere)
         plan = _placed(plan)
         load = _load_two if adapter is None else _load_with_adapter
         base_model, tuned_model, ends = load(plan, chosen)
@@ -182,7 +184,7 @@ def _placed(plan: _Plan) -> _Plan:
     if plan.placement is None:
         return plan
     trust = plan.options.trust_remote_code
-    n_models = 1 if _has_adapter(plan) else 2
+    n_models = 1 if _is_adapter(plan.tuned) else 2
     found = resolved_map(plan.placement, plan.base_config, plan.dtype, n_models=n_models, trust_remote_code=trust)
     placement = replace(plan.placement, device_map=found)
     return replace(plan, placement=placement, device=_torch_device(placement.device))
@@ -196,33 +198,56 @@ def _dtype_givers(base: Source, base_config: Any, tuned: Source | Adapter, tuned
     return ours, tuned_config if hasattr(tuned, "kind") else ours
 
 
-def _choose_backend(backend: str, plan: _Plan) -> Literal["hooked", "bridge"]:
+def choose_backend(
+    backend: str, base: Any, base_config: Any, tuned: Any, tuned_config: Any, elsewhere: str | None = None
+) -> Literal["hooked", "bridge"]:
     """The backend to use; with "auto", a `BackendNotice` says why it is the bridge.
+
+    Args:
+        backend: what the user asks for.
+        base: where the base model is; only its name counts.
+        base_config: its transformers config.
+        tuned: where the tuned model is, or an adapter: what has no `kind`.
+        tuned_config: its config; with an adapter the base model's.
+        elsewhere: why no HookedTransformer can be made of models whose weights are spread over devices, if they are.
 
     Raises:
         LoadError: The backend asked for does not take these models, or, with "auto", none does.
     """
-    elsewhere = _weights_elsewhere(plan)
+    refusals: dict[str, str | None] = {}
+
+    def unsupported(name: str) -> str | None:
+        """Why a backend does not take this pair, or None if it does."""
+        if name not in refusals:
+            module = importlib.import_module(f"tuco_lens.models.{name}")
+            refusals[name] = module.unsupported_reason(base_config) or module.unsupported_reason(tuned_config)
+        return refusals[name]
+
+    has_adapter = _is_adapter(tuned)
+    what = f"cannot load {base.name!r} and {tuned.name!r}"
     if backend != "auto":
-        reason = _unsupported(backend, plan) or (elsewhere if backend == "hooked" else None)
+        reason = unsupported(backend) or (elsewhere if backend == "hooked" else None)
         if reason is not None:
             other = "hooked" if backend == "bridge" else "bridge"
-            what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with the backend {backend!r}"
-            takes = _unsupported(other, plan) is None
-            raise LoadError(what, reason, f"give backend={other!r} or 'auto'" if takes else _ANOTHER)
+            remedy = f"give backend={other!r} or 'auto'" if unsupported(other) is None else _ANOTHER
+            raise LoadError(f"{what} with the backend {backend!r}", reason, remedy)
         return cast("Literal['hooked', 'bridge']", backend)
-    reason = "an adapter keeps the base weights in memory once there" if _has_adapter(plan) else None
-    reason = elsewhere or reason or _unsupported("hooked", plan)
+    reason = "an adapter keeps the base weights in memory once there" if has_adapter else None
+    reason = elsewhere or reason or unsupported("hooked")
     if reason is None:
         return "hooked"
-    refusal = _unsupported("bridge", plan)
+    refusal = unsupported("bridge")
     if refusal is None:
         warnings.warn(f"taking the backend 'bridge': {reason}", BackendNotice, stacklevel=4)
         return "bridge"
-    if elsewhere is None and _has_adapter(plan) and _unsupported("hooked", plan) is None:
+    if elsewhere is None and has_adapter and unsupported("hooked") is None:
         return "hooked"
-    what = f"cannot load {plan.base.name!r} and {plan.tuned.name!r} with any backend"
-    raise LoadError(what, f"hooked: {elsewhere or _unsupported('hooked', plan)}, bridge: {refusal}", _ANOTHER)
+    why = f"hooked: {elsewhere or unsupported('hooked')}, bridge: {refusal}"
+    raise LoadError(f"{what} with any backend", why, _ANOTHER)
+
+
+def _is_adapter(source: Any) -> bool:
+    return not hasattr(source, "kind")
 
 
 def _weights_elsewhere(plan: _Plan) -> str | None:
@@ -233,16 +258,6 @@ def _weights_elsewhere(plan: _Plan) -> str | None:
     given = [source.location for source in sources if getattr(source, "kind", None) == "loaded"]
     spread = plan.placement is not None or any(map(is_dispatched, given))
     return "a HookedTransformer copies all weights to one device, and a device map spreads them" if spread else None
-
-
-def _has_adapter(plan: _Plan) -> bool:
-    return not hasattr(plan.tuned, "kind")
-
-
-def _unsupported(backend: str, plan: _Plan) -> str | None:
-    """Why a backend does not take this pair, or None if it does."""
-    module = importlib.import_module(f"tuco_lens.models.{backend}")
-    return module.unsupported_reason(plan.base_config) or module.unsupported_reason(plan.tuned_config)
 
 
 def _load_two(plan: _Plan, backend: str) -> tuple[Any, Any, frozenset[int]]:

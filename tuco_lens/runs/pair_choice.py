@@ -58,6 +58,14 @@ class PairChoice:
         """Whether it is the embedded pair."""
         return self.base == DEMO and self.tuned is None and self.adapter is None
 
+    @property
+    def names(self) -> tuple[str, str | None]:
+        """What to load as base and as tuned model; None with an adapter."""
+        if not self.is_demo:
+            return self.base, self.tuned
+        folder = Path(__file__).resolve().parent.parent / DEMO
+        return str(folder / "base"), str(folder / "tuned")
+
     def load(self) -> ModelPair:
         """Loads the pair; imports torch.
 
@@ -92,11 +100,7 @@ class PairChoice:
 
     def identity(self) -> dict[str, Any]:
         """Which weights these are, as far as that shows before they are loaded: see `checkpoint_identity`."""
-        if self.is_demo:
-            folder = Path(__file__).resolve().parent.parent / DEMO
-            base, tuned = str(folder / "base"), str(folder / "tuned")
-        else:
-            base, tuned = self.base, self.tuned
+        base, tuned = self.names
         names = {"base": base, "tuned": tuned, "adapter": self.adapter}
         return {kind: None if name is None else checkpoint_identity(name) for kind, name in names.items()}
 
