@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from tuco_lens.brief import Brief
 from tuco_lens.engine.kv_caches import CachePairing, new_cache, shares_beginnings, with_rows
 from tuco_lens.engine.memory import FittingBatches, free_memory
 from tuco_lens.engine.use import is_guard
@@ -147,7 +148,7 @@ class Beginning:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Stretch(Brief):
     """The tokens of one pass: what some rows have behind a beginning that they share, padded on the right."""
 
     ids: Int[Tensor, "row pos"]
