@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.files import FilePrompt
 
@@ -71,7 +72,7 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
-class MeasuredRow:
+class MeasuredRow(Brief):
     """One prompt's row, and what it was made from."""
 
     row: dict[str, Any]
