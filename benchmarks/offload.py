@@ -39,7 +39,7 @@ def checkpoints() -> tuple[Path, Path, Path]:
     folders = tuple(BUILD / "offload" / name for name in ("base", "tuned", "adapter"))
     if (folders[-1] / "adapter_model.safetensors").exists():
         return folders  # pyright: ignore[reportReturnType]
-    sizes = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 10, "num_attention_heads": 16}
+    sizes: Any = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 10, "num_attention_heads": 16}
     torch.manual_seed(0)
     model: Any = LlamaForCausalLM(LlamaConfig(**sizes, vocab_size=4096, max_position_embeddings=1024))
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(4096)}, unk_token="w0"))
