@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.architectures import make_ids
 from tests.checkpoints import save_checkpoint, save_gguf
+from tuco_lens.cli.app import run
 from tuco_lens.errors import LoadError
 from tuco_lens.models.files import gguf_parsed_once
 from tuco_lens.models.hooked import unsupported_reason
@@ -122,3 +123,22 @@ def test_smollm2_writes_english() -> None:
     ids = pair.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False, return_tensors="pt")
     answer = pair.tuned.generate(ids, max_new_tokens=12, do_sample=False, return_type="tokens", verbose=False)
     assert "Paris" in pair.tokenizer.decode(answer[0, ids.shape[1] :])
+
+
+def test_a_file_that_was_kept_dequantised_loads_as_a_folder_with_the_same_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "tiny.gguf", tmp_path / "kept"
+    save_gguf(file)
+    assert run(["cache", str(file), "--out", str(out)]) == 0
+    kept, read = (load_pair(given, given, backend="bridge") for given in (out, file))
+    ids = make_ids()
+    with torch.no_grad():
+        assert torch.equal(kept.tuned(ids), read.tuned(ids))
+    assert kept.tokenizer.encode("!A b") == read.tokenizer.encode("!A b")
+    assert kept.eos_token_ids == read.eos_token_ids
+    capsys.readouterr()
+    for wrong, why in (([str(file), "--out", str(out)], "there already"), ([str(out), "--out", "x"], "no .gguf file")):
+        assert run(["cache", *wrong]) == 2
+        assert why in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.gguf", "kept"}

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from tuco_lens import __version__
+from tuco_lens.cli.cache import cache
 from tuco_lens.cli.demo import demo
 from tuco_lens.cli.experiment import experiment
 from tuco_lens.cli.explain import explain
@@ -55,6 +56,7 @@ def build() -> typer.Typer:
     app.command("measure")(measure)
     app.command("pairs")(pairs)
     app.command("plan")(plan)
+    app.command("cache")(cache)
     app.command("sweep")(sweep)
     return app
 
