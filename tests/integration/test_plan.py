@@ -106,7 +106,8 @@ def test_planned_weights_are_those_of_the_loaded_pair(folders: SaveFolders, name
 def test_planned_weights_of_a_bridge_are_those_of_the_loaded_pair(llamas: tuple[Path, Path]) -> None:
     choice = chosen(llamas, backend="bridge", dtype="bfloat16")
     pair = choice.load()
-    assert sum(planned_pair(choice).weights("bfloat16")) == bytes_of(pair.base, pair.tuned)
+    # A bridge's unembedding has a bias of zeros besides.
+    assert sum(planned_pair(choice).weights("bfloat16")) == pytest.approx(bytes_of(pair.base, pair.tuned), rel=0.005)
 
 
 @pytest.mark.bridge
@@ -118,7 +119,7 @@ def test_an_adapter_is_planned_with_one_copy_of_the_base(llamas: tuple[Path, Pat
     pair = choice.load()
     planned = planned_pair(choice).weights("float32")
     assert planned[1] < planned[0] / 4
-    assert sum(planned) == bytes_of(pair.base, pair.tuned)
+    assert sum(planned) == pytest.approx(bytes_of(pair.base, pair.tuned), rel=0.005)
 
 
 def test_a_gguf_file_is_planned_at_its_dequantised_size(tmp_path: Path) -> None:
@@ -148,27 +149,27 @@ def replace_sizes(config: Any, **sizes: int) -> Any:
     return type(config)(**{**config.to_dict(), "head_dim": None, "max_position_embeddings": 256, **sizes})
 
 
-def test_shared_beginnings_are_planned_as_they_are_run(llamas: tuple[Path, Path], tmp_path: Path) -> None:
+def test_shared_beginnings_are_planned_as_they_are_run(
+    llamas: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = " ".join(f"w{3 + i % 40}" for i in range(40))
     texts = [f"{words} w{50 + i} w60 w61" for i in range(8)]
     (tmp_path / "prompts.txt").write_text("\n".join(texts) + "\n")
     choice = chosen(llamas, backend="bridge")
     plan = plan_run(PlanJob(choice, prompts=PromptSource((tmp_path / "prompts.txt",))))
-    pair, run_tokens = choice.load(), [0]
-    # A hook on a model of its own makes the engine share nothing: tokens are counted at the embedding's table.
-    table = pair.tuned.original_model.get_input_embeddings()
-    plain = type(table).forward
+    pair, embedded = choice.load(), [0]
+    # Not by a hook: with one on a model, nothing is shared.
+    table, plain = pair.tuned.W_E.data_ptr(), torch.nn.functional.embedding
 
-    def counting(module: Any, ids: torch.Tensor) -> torch.Tensor:
-        run_tokens[0] += ids.numel()
-        return plain(module, ids)
+    def counting(ids: torch.Tensor, weight: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        embedded[0] += ids.numel() if weight.data_ptr() == table else 0
+        return plain(ids, weight, *args, **kwargs)
 
-    pair.measure(texts, progress=False)  # what is tried once for a model
-    table.forward = counting.__get__(table)
+    pair.measure(texts, progress=False)  # whether it may share is tried once
+    monkeypatch.setattr(torch.nn.functional, "embedding", counting)
     pair.measure(texts, progress=False)
-    del table.forward
     assert plan.work.n_tokens == sum(len(pair.prompt(text).token_ids) for text in texts)
-    assert plan.work.n_computed == run_tokens[0] < plan.work.n_tokens
+    assert plan.work.n_computed == embedded[0] < plan.work.n_tokens
 
 
 MEMORY = PlanMemory(16 * GIB, 16 * GIB, GIB, 0, 4 * 2**20, GIB, 0, on_cpu=False)
@@ -322,7 +323,7 @@ def test_a_config_that_is_not_of_its_weights_is_refused(llamas: tuple[Path, Path
 
 def test_a_config_without_sizes_is_refused() -> None:
     model: Any = make_model("llama")
-    model.config.hidden_size = None
+    vars(model.config)["hidden_size"] = None  # transformers' own config refuses it; that of a stranger's code may not
     source = resolve_source(model, "base", LoadOptions())
     with pytest.raises(LoadError, match="its config has no d_model"):
         model_sizes(source, model.config, LoadOptions())
