@@ -2,13 +2,15 @@
 
 Each pair is written to disk with random weights. A process of its own plans with `--measure`, and another one measures;
 its resident memory is read once the libraries are imported, and at its peak. Bars: memory within 20 % (what the process
-adds to the libraries, and all of it), time within 30 %.
+adds to the libraries, and all of it), time within 30 %. All run on one thread: where a machine is shared, threads wait
+for one another, and no two runs take the same time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,7 +82,8 @@ def compare(what: str, planned: float, measured: float, bar: float) -> None:
 def child(module: str, *arguments: str) -> Any:
     """What a process of its own prints as JSON."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 

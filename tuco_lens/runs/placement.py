@@ -166,9 +166,9 @@ class Placing:
     """Time of the whole run on one device, by the prompts of a batch."""
 
     @property
-    def room(self) -> float:
+    def room(self) -> int:
         """Bytes of a device that may be planned with."""
-        return self.device.memory_bytes * (1 - KEPT_FREE)
+        return math.floor(self.device.memory_bytes * (1 - KEPT_FREE))
 
     def ways(self) -> tuple[Way, ...]:
         """How the pair may be placed; the simplest first, and no other where that fits."""
@@ -233,5 +233,6 @@ class Placing:
             reading = 0.0 if place is None else elsewhere / LINK_BYTES[place] * math.ceil(self.work.n_prompts / rows)
             seconds = (self.seconds(rows) + reading) / workers
             hours = seconds * workers * n / 3600
-        each = round(self.memory.peak(batch_tokens) - elsewhere)
-        return Way(name, fits, n, workers, each, round(elsewhere) if place else 0, batch_tokens, rows, seconds, hours)
+        elsewhere = math.ceil(elsewhere)
+        each = self.memory.peak(batch_tokens) - elsewhere
+        return Way(name, fits, n, workers, each, elsewhere if place else 0, batch_tokens, rows, seconds, hours)
