@@ -314,8 +314,8 @@ def test_a_driver_killed_at_any_time_is_resumed_by_workers_or_alone(tmp_path: Pa
 def test_a_unit_at_which_workers_keep_dying_ends_the_run_with_its_journal(tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", prompts_of(1500))
     words = ["measure", "--pair", "demo", "--prompts", str(file), "--out", str(tmp_path / "o.jsonl"), "--workers", "1"]
-    code = "import sys; from tuco_lens.runs import workers; from tuco_lens.cli.app import run; workers.DEATHS = 1; "
-    command = [sys.executable, "-c", code + "sys.exit(run(sys.argv[1:]))", *words]
+    code = "import sys; from tuco_lens.runs import ray_cluster; from tuco_lens.cli.app import run; "
+    command = [sys.executable, "-c", code + "ray_cluster.DEATHS = 1; sys.exit(run(sys.argv[1:]))", *words]
     with (tmp_path / "stderr").open("w+") as said:  # a pipe would be full of what Ray says of each death
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
         wait_for_growth(process, tmp_path / "o.jsonl.partial", 1000)

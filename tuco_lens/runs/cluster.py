@@ -14,8 +14,7 @@ from tuco_lens.prompts.chats import TemplateOptions, given_options
 from tuco_lens.results.rows import COLUMNS, columns
 from tuco_lens.runs.chunks import OnError, RowOptions, chunk_rows
 from tuco_lens.runs.pair_choice import PairChoice
-from tuco_lens.runs.ray_cluster import import_ray, share_of, use_share
-from tuco_lens.runs.workers import retries
+from tuco_lens.runs.ray_cluster import import_ray, in_pool, share_of, use_share
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -79,21 +78,13 @@ def measure(
         LoadError: if Ray is not installed.
         InputError: for options that no pair has, and if the cluster does not hold the workers.
     """
-    ray = import_ray()
+    import_ray()
     choice = _choice(pair)
     reading = {"chat": chat, "system": system, **given_options(template)}
     options = RowOptions(reading, truncate, norm, drift, keep, batch_size, batch_tokens, share_prefixes, on_error)
     share = share_of(workers, choice, gpus=gpus_per_worker, cpus=cpus_per_worker, n_free=1)
-    return dataset.map_batches(
-        TableMeasurer,
-        fn_constructor_kwargs={"pair": choice, "options": options, "column": column, "threads": share.threads},
-        batch_size=options.chunk_size,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=share.cpus,
-        num_gpus=share.gpus,
-        ray_remote_args_fn=retries,
-    )
+    worker = {"pair": choice, "options": options, "column": column, "threads": share.threads}
+    return in_pool(dataset, TableMeasurer, worker, share, batch_size=options.chunk_size)
 
 
 def _choice(pair: Mapping[str, Any]) -> PairChoice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ STORE_BYTES: Final = 512 * 2**20
 CONNECT_SECONDS: Final = 5.0
 HALF_CPU: Final = 0.5
 """Least share of a worker where CPUs are few."""
+
+
+DEATHS: Final = 20
+"""Workers that may die at one batch before the run is given up: then it is the batch that kills them."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,38 @@ def use_share(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def in_pool(dataset: Any, measurer: type, arguments: dict[str, Any], share: Share, *, batch_size: int) -> Any:
+    """The data set that workers make of another, batch by batch; one that dies is replaced, and its batch done again.
+
+    Args:
+        dataset: a `ray.data.Dataset`.
+        measurer: of which each worker is one: takes an arrow table, and returns another.
+        arguments: what it is made with.
+        share: how many there are, and what each gets.
+        batch_size: rows of a table.
+    """
+    from ray.data import ActorPoolStrategy
+
+    with warnings.catch_warnings():
+        # Deprecated in 2.60, which has no other way to say it; the extra `ray` ends where it does.
+        warnings.filterwarnings("ignore", message="`ray_remote_args_fn` is deprecated")
+        return dataset.map_batches(
+            measurer,
+            fn_constructor_kwargs=arguments,
+            batch_size=batch_size,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=share.n_workers, max_tasks_in_flight_per_actor=2),
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            ray_remote_args_fn=_retries,
+        )
+
+
+def _retries() -> dict[str, int]:
+    """Beside Ray Data's own choice, that workers are replaced without end."""
+    return {"max_task_retries": DEATHS}
 
 
 @contextmanager

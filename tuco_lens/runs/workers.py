@@ -19,15 +19,13 @@ from tuco_lens.errors import InputError, TucoLensError
 from tuco_lens.prompts.files import FilePrompt, PromptSource
 from tuco_lens.runs.chunks import MeasuredRow, RowOptions, chunk_rows, chunks
 from tuco_lens.runs.pair_choice import PairChoice
-from tuco_lens.runs.ray_cluster import Share, failures_in_one_line, running, share_of, use_share
+from tuco_lens.runs.ray_cluster import Share, failures_in_one_line, in_pool, running, share_of, use_share
 
 if TYPE_CHECKING:
     from tuco_lens.results.measurement import MeasurementSettings
 
 MOST_UNITS: Final = 4096
 """Work units of a run, at most: Ray's bookkeeping costs memory and milliseconds for each."""
-DEATHS: Final = 20
-"""Workers that may die at one unit before the run is given up: then it is the unit that kills them."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class _Units:
 
 def _streamed(units: _Units, share: Share, worker: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The workers' answers, in the order of the units."""
-    from ray.data import ActorPoolStrategy, DataContext, read_datasource
+    from ray.data import DataContext, read_datasource
 
     context = DataContext.get_current().copy()
     context.execution_options.preserve_order = True
@@ -144,24 +142,9 @@ def _streamed(units: _Units, share: Share, worker: dict[str, Any]) -> Iterator[d
     with DataContext.current(context):
         # The reader asks for no CPU: workers that hold every CPU of the cluster would keep it waiting for ever.
         read = read_datasource(_source(units), override_num_blocks=1, num_cpus=0)
-        pool = ActorPoolStrategy(size=share.n_workers, max_tasks_in_flight_per_actor=2)
-        answers: Any = read.map_batches(
-            UnitMeasurer,
-            fn_constructor_kwargs=worker,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=pool,
-            num_cpus=share.cpus,
-            num_gpus=share.gpus,
-            ray_remote_args_fn=retries,
-        )
+        answers = in_pool(read, UnitMeasurer, worker, share, batch_size=1)
         for batch in answers.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
             yield from batch.to_pylist()
-
-
-def retries() -> dict[str, Any]:
-    """What Ray is told of workers that die: they are replaced without end by default, a unit is not sent for ever."""
-    return {"max_task_retries": DEATHS}
 
 
 def _source(units: _Units) -> Any:
