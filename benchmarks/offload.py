@@ -161,9 +161,7 @@ def main() -> None:
     size = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
     resident = in_child("resident")
     limited, how = in_cgroup("offloaded")
-    print(
-        f"a pair of {size / MIB:.0f} MiB in {how} over the libraries; its peak {limited['peak'] / MIB:.0f} MiB over them"
-    )
+    print(f"a pair of {size / MIB:.0f} MiB in {how} over the libraries; peak {limited['peak'] / MIB:.0f} MiB over them")
     print(f"reading all files: {limited['read']:.2f} s; loading: {limited['load'] / limited['read']:.1f} × that")
     for rows, tokens in PROMPTS:
         name = f"{rows} × {tokens}"
