@@ -2,9 +2,8 @@
 
 Each figure is of a process of its own, which has loaded and measured the demo pair first: a limit, and a peak, are over
 what the libraries take by then. The limit is that of a memory cgroup, in which pages of files count too (the kernel
-drops them where it needs room). Without the right to make one it is on the address space, where a mapped file counts in
-full, so the checkpoints are in shards. Times are ratios to reading all files once under the same limit; no file is in
-the page cache when the process begins.
+drops them where it needs room); without the right to make one there is none, and the peak alone says it. Times are
+ratios to reading all files once under the same limit; no file is in the page cache when the process begins.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def measured(kind: str, limit: Path | None) -> dict[str, Any]:
     warm.measure([[5] * 16], progress=False)
     del warm
     before = peak()
-    if kind == "offloaded":
+    if limit is not None:
         keep_below(limit)
     found: dict[str, Any] = {"read": read_all()}
     start = time.perf_counter()
@@ -110,13 +109,10 @@ def measured(kind: str, limit: Path | None) -> dict[str, Any]:
     return {**found, "peak": peak() - before}
 
 
-def keep_below(limit: Path | None) -> None:
+def keep_below(limit: Path) -> None:
     """Let this process have no more than `LIMIT` beside what it has."""
-    size, resident = (int(n) * resource.getpagesize() for n in Path("/proc/self/statm").read_text().split()[:2])
-    if limit is None:
-        resource.setrlimit(resource.RLIMIT_AS, (size + LIMIT, size + LIMIT))
-    else:
-        limit.write_text(str(resident + LIMIT))
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    limit.write_text(str(resident + LIMIT))
 
 
 def peak() -> int:
@@ -141,7 +137,7 @@ def in_child(kind: str, group: Path | None = None, limit: Path | None = None) ->
 
 
 def in_cgroup(kind: str) -> tuple[dict[str, Any], str]:
-    """As `in_child`, limited by a memory cgroup or by the address space, and by which."""
+    """As `in_child`, limited by a memory cgroup where one can be made; and what the limit is."""
     for parent, limit in CGROUPS:
         group = Path(parent) / f"tuco-lens-{os.getpid()}"
         if not (Path(parent) / "cgroup.procs").is_file() or not os.access(parent, os.W_OK):
@@ -149,10 +145,10 @@ def in_cgroup(kind: str) -> tuple[dict[str, Any], str]:
         group.mkdir()
         try:
             if (group / limit).is_file():
-                return in_child(kind, group, group / limit), "of a cgroup"
+                return in_child(kind, group, group / limit), f"a cgroup with {LIMIT / MIB:.0f} MiB"
         finally:
             group.rmdir()
-    return in_child(kind), "of address space"
+    return in_child(kind), "no limit"
 
 
 def _enter(group: Path) -> None:
@@ -165,7 +161,7 @@ def main() -> None:
     size = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
     resident = in_child("resident")
     limited, how = in_cgroup("offloaded")
-    print(f"a pair of {size / MIB:.0f} MiB, in {LIMIT / MIB:.0f} MiB {how} over the libraries")
+    print(f"a pair of {size / MIB:.0f} MiB in {how} over the libraries; peak {limited['peak'] / MIB:.0f} MiB over them")
     print(f"reading all files: {limited['read']:.2f} s; loading: {limited['load'] / limited['read']:.1f} × that")
     for rows, tokens in PROMPTS:
         name = f"{rows} × {tokens}"

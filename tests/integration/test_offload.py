@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,3 +354,46 @@ def test_the_command_line_spreads_a_pair(llamas: Folders, tmp_path: Path, capsys
         error = capsys.readouterr().err
         assert error.count("\n") == 1
     assert not (tmp_path / "none.csv").exists()
+
+
+PEAK = """
+import resource, sys
+import tuco_lens as tl
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+warm = tl.ModelPair.demo(backend="bridge")
+warm.measure([[5] * 16], progress=False)
+before = peak()
+where = {"device_map": {"": "disk"}} if sys.argv[3] == "offloaded" else {"backend": "bridge", "device": "cpu"}
+pair = tl.ModelPair.from_pretrained(*sys.argv[1:3], **where)
+print(pair.measure([list(range(3, 19))], progress=False).tuco.item().hex(), peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted in other units elsewhere")
+def test_a_pair_is_loaded_and_measured_in_memory_that_holds_less_than_half_of_it(tmp_path: Path) -> None:
+    sizes: Any = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8}
+    folders = [tmp_path / name for name in ("base", "tuned")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        model: Any = hf.LlamaForCausalLM(hf.LlamaConfig(**sizes, vocab_size=128, max_position_embeddings=64))
+        model.save_pretrained(folder, max_shard_size="20MB")
+        make_tokenizer().save_pretrained(folder)
+    size = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+
+    def measured(kind: str) -> tuple[str, int]:
+        command = [sys.executable, "-c", PEAK, *map(str, folders), kind]
+        # glibc keeps what large tensors leave behind, unless it is told to ask the system for each of them.
+        memory = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "262144", "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **memory})
+        value, peak = run.stdout.split()
+        return value, int(peak)
+
+    (value, peak), (known, whole) = measured("offloaded"), measured("resident")
+    assert value == known
+    assert float.fromhex(value) > 0
+    assert peak < 0.4 * size
+    assert whole > 0.8 * size
