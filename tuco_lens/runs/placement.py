@@ -20,9 +20,9 @@ LINK_BYTES: Final = {"CPU memory": 25e9, "disk": 2e9}
 """Bytes per second at which offloaded weights are read; assumed (PCIe 4 with 16 lanes, a good solid-state disk)."""
 MOST_DEVICES: Final = 8
 """Accelerators over which one pair is spread at most: those of one machine."""
-HEAP: Final = {"bridge": 1.3, "hooked": 3.0}
-"""By how much a process on a CPU grows over what the tensors of a pass hold, by backend: the gaps of malloc. Found with
-`benchmarks/plan.py`."""
+HEAP: Final = 3.0
+"""By how much a process on a CPU grows over what the tensors of a pass hold, for the gaps of malloc between tensors of
+many sizes. `benchmarks/plan.py` found 1 to 3.4; it is little beside the weights of any model but a small one."""
 ENTRY_BYTES: Final = 1500
 """What tokenizers hold per entry of the vocabulary, copies and all; found in the same way."""
 CHUNK: Final = 256
@@ -87,9 +87,7 @@ def planned_memory(pair: PlannedPair, dtype: str, work: Workload, device: Device
         tuned=tuned,
         tables=tables,
         caches=copies * itemsize * sizes.cache_entries * work.shared_tokens,
-        per_token=round(
-            bytes_per_token(pair, itemsize, work.longest, drift=drift) * (HEAP[pair.backend] if on_cpu else 1)
-        ),
+        per_token=round(bytes_per_token(pair, itemsize, work.longest, drift=drift) * (HEAP if on_cpu else 1)),
         maps=4 * n_norms * sizes.n_layers * work.typical * min(CHUNK, work.n_prompts),
         loading=pair.loading(dtype),
         on_cpu=on_cpu,
