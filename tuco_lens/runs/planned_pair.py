@@ -99,7 +99,7 @@ def planned_pair(choice: PairChoice) -> PlannedPair:
     from tuco_lens.models.files import gguf_parsed_once
     from tuco_lens.models.loading import choose_backend
     from tuco_lens.models.sizes import adapter_sizes, checked_weight_bytes, model_sizes
-    from tuco_lens.models.sources import LoadOptions, read_config, resolve_source
+    from tuco_lens.models.sources import LoadOptions, quiet_libraries, read_config, resolve_source
 
     base_name, tuned_name = choice.names
     options = LoadOptions(choice.trust_remote_code, choice.allow_pickle)
@@ -119,7 +119,8 @@ def planned_pair(choice: PairChoice) -> PlannedPair:
     else:
         tuned_sizes = model_sizes(tuned, tuned_config, options)
         file_bytes["tuned"] = checked_weight_bytes(tuned, tuned_config, tuned_sizes)
-    backend = choose_backend(choice.backend, base, base_config, tuned, tuned_config)
+    with quiet_libraries():  # it imports them
+        backend = choose_backend(choice.backend, base, base_config, tuned, tuned_config)
     return PlannedPair(
         base, base_config, tuned, tuned_config, backend, sizes, tuned_sizes, adapter, file_bytes, options
     )
