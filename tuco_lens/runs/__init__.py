@@ -2,4 +2,5 @@
 
 `chunks.py` measures a chunk of prompts, here or on many workers (`workers.py`); `cluster.py` is what Python users have
 of these.
+What measuring will need is worked out beforehand (`plan.py`).
 """
