@@ -1,8 +1,11 @@
-"""Counts the bytes of living tensors, so that peak memory can be told exactly and on any machine."""
+"""Counts the bytes of living tensors, so that peak memory can be told exactly; and the peak of a whole process."""
 
 from __future__ import annotations
 
+import resource
+import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -40,3 +43,15 @@ class LiveBytes(TorchDispatchMode):
     def _freed(self, address: int, size: int) -> None:
         self.live -= size
         self._known.discard(address)
+
+
+def peak_resident() -> int:
+    """The most bytes that this process has had in memory, mapped files included.
+
+    Linux's `getrusage` would say at least what the process had that started this one.
+    """
+    if sys.platform.startswith("linux"):
+        (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

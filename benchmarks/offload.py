@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks._live_bytes import peak_resident
 from benchmarks._wheels import BUILD
 
 MIB = 2**20
@@ -90,7 +91,7 @@ def measured(kind: str, limit: Path | None) -> dict[str, Any]:
     warm = tl.ModelPair.demo(backend="bridge")
     warm.measure([[5] * 16], progress=False)
     del warm
-    before = peak()
+    before = peak_resident()
     if limit is not None:
         keep_below(limit)
     found: dict[str, Any] = {"read": read_all()}
@@ -106,18 +107,13 @@ def measured(kind: str, limit: Path | None) -> dict[str, Any]:
             start = time.perf_counter()
             values = pair.measure(ids, progress=False).tuco
             found[f"{rows} × {tokens}"] = (time.perf_counter() - start, [value.hex() for value in values.tolist()])
-    return {**found, "peak": peak() - before}
+    return {**found, "peak": peak_resident() - before}
 
 
 def keep_below(limit: Path) -> None:
     """Let this process have no more than `LIMIT` beside what it has."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     limit.write_text(str(resident + LIMIT))
-
-
-def peak() -> int:
-    """The most that this process has had in memory, mapped files included, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def in_child(kind: str, group: Path | None = None, limit: Path | None = None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks._live_bytes import peak_resident
+
 MEMORY_BAR, TIME_BAR = 0.2, 0.3
 GIB = 2**30
 
@@ -135,15 +137,7 @@ def measured(pair: dict[str, str], backend: str, dtype: str, n: int, tokens: int
     start = time.perf_counter()
     loaded.measure(prompts, progress=False)
     seconds = time.perf_counter() - start
-    return {"libraries": libraries, "peak": peak_bytes(), "seconds": seconds}
-
-
-def peak_bytes() -> int:
-    """The most that this process was resident with."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return {"libraries": libraries, "peak": peak_resident(), "seconds": seconds}
 
 
 if __name__ == "__main__":

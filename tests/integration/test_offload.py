@@ -357,18 +357,17 @@ def test_the_command_line_spreads_a_pair(llamas: Folders, tmp_path: Path, capsys
 
 
 PEAK = """
-import resource, sys
+import sys
 import tuco_lens as tl
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+sys.path.insert(0, ".")
+from benchmarks._live_bytes import peak_resident
 
 warm = tl.ModelPair.demo(backend="bridge")
 warm.measure([[5] * 16], progress=False)
-before = peak()
+before = peak_resident()
 where = {"device_map": {"": "disk"}} if sys.argv[3] == "offloaded" else {"backend": "bridge", "device": "cpu"}
 pair = tl.ModelPair.from_pretrained(*sys.argv[1:3], **where)
-print(pair.measure([list(range(3, 19))], progress=False).tuco.item().hex(), peak() - before)
+print(pair.measure([list(range(3, 19))], progress=False).tuco.item().hex(), peak_resident() - before)
 """
 
 
