@@ -212,10 +212,7 @@ def test_joint_projections_are_refused_offloaded(name: str, tmp_path: Path) -> N
 
 
 def test_a_hooked_transformer_takes_no_device_map(llamas: Folders) -> None:
-    import transformer_lens
-
-    if not hasattr(transformer_lens, "HookedTransformer"):
-        pytest.skip("the installed transformer-lens has no HookedTransformer")
+    pytest.importorskip("transformer_lens.HookedTransformer", reason="this TransformerLens has no HookedTransformer")
     with pytest.raises(LoadError, match=r"a HookedTransformer copies all weights .* give backend='bridge' or 'auto'"):
         ModelPair.from_pretrained(*llamas, backend="hooked", device_map="auto")
 
