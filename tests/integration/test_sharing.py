@@ -49,10 +49,6 @@ PASSES = [4, 12, 5, 1, 11, 1, 1, 2]
 """Tokens of each pass where all is shared: the stranger, FIRST, two that go on from it, SECOND, 31, 40, 7 90."""
 
 
-ALONE = {"opt", "opt, gelu"} if int(VERSION.split(".")[0]) >= 4 else set[str]()
-"""Architectures whose bridges do not go on from a cache as one pass does, in that release; their prompts run whole."""
-
-
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("name", "backend"), CASES)
 def test_every_prompt_has_the_norms_that_it_has_alone(name: str, backend: str) -> None:
@@ -60,11 +56,10 @@ def test_every_prompt_has_the_norms_that_it_has_alone(name: str, backend: str) -
     pair = ModelPair.from_pretrained(
         copy.deepcopy(base), copy.deepcopy(tuned), tokenizer=make_tokenizer(), backend=backend
     )
-    shares = shares_beginnings(pair.tuned)  # found out once per model, by passes that shall not count here
-    assert shares == (backend == "hooked" or name not in ALONE)
+    assert shares_beginnings(pair.tuned)  # found out once per model, by passes that shall not count here
     with run_tokens(pair.tuned) as passes:
         measured = pair.measure(ROWS, drift=True, progress=False)
-    assert sorted(passes) == sorted(PASSES) or not shares
+    assert sorted(passes) == sorted(PASSES)
     whole = pair.measure(ROWS, drift=True, share_prefixes=False, batch_size=1, progress=False)
     last = pair.measure(ROWS, drift=True, keep="last", progress=False)
     for row, item, alone, end in zip(ROWS, measured, whole, last, strict=True):

@@ -7,6 +7,7 @@ lets the texts go on from there in batches. Measuring, the sweep, growing prompt
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -115,11 +116,18 @@ def may_share(*models: Any) -> bool:
 
 def _has_hooks(model: nn.Module) -> bool:
     return any(
-        not (is_guard(hook) or forgets_lengths(hook) or getattr(hook, "__module__", "").startswith(_WIRING))
+        not (is_guard(hook) or forgets_lengths(hook) or _origin(hook).startswith(_WIRING))
         for module in model.modules()
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)  # pyright: ignore[reportPrivateUsage]
         for hook in hooks.values()
     )
+
+
+def _origin(hook: Any) -> str:
+    """The module that a hook comes from. TransformerLens wraps what it registers, for a user or for itself."""
+    if inspect.isfunction(hook):
+        hook = inspect.getclosurevars(hook).nonlocals.get("hook", hook)
+    return getattr(hook, "__module__", None) or ""
 
 
 class Beginning:
