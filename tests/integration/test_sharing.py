@@ -21,6 +21,7 @@ from tuco_lens import ModelPair
 from tuco_lens.engine import sharing
 from tuco_lens.engine.kv_caches import shares_beginnings
 from tuco_lens.engine.sharing import Node, beginnings
+from tuco_lens.experiments.scores import score_prompts
 
 VERSION = importlib.metadata.version("transformer-lens")
 HOOKED = pytest.mark.skipif(
@@ -111,6 +112,19 @@ def test_whole_prompts_run_where_asked_for_and_where_a_hook_may_look(pair: Model
     shared, found = n_run(pair)
     assert shared == sum(PASSES) < whole
     assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_scores_of_experiments_are_those_of_each_prompt_alone(pair: ModelPair) -> None:
+    prompts = [pair.prompt(list(row)) for row in ROWS]
+    assert shares_beginnings(pair.base)
+    with run_tokens(pair.base) as passes:
+        together = score_prompts(pair, prompts)
+    alone = [score_prompts(pair, [prompt])[0] for prompt in prompts]
+    for found, expected in zip(together, alone, strict=True):
+        assert found == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    # On its own, and beside the tuned model, where every prompt has one token more.
+    assert sum(passes) <= 2 * sum(PASSES) + len(ROWS)
 
 
 @pytest.mark.usefixtures("eager")

@@ -72,30 +72,30 @@ def measured_maps(
     rest = iter(prompts)
     fitting = FittingBatches(options.batch_size, budget=token_budget(tuned, device_of(tuned), options.batch_tokens))
     while chunk := list(islice(rest, options.chunk_size)):
-        pairing = paired_caches(base, tuned)
+        rows = [prompt.token_ids for prompt in chunk]
+        yield from zip(chunk, maps_of_rows(base, tuned, rows, options, fitting=fitting, pad_id=pad_id), strict=True)
 
-        def norms(stretch: Stretch, pairing: Any = pairing) -> BatchNorms:
-            return stretch_norms(
-                base,
-                tuned,
-                stretch,
-                norm=options.norm,
-                drift=options.drift,
-                last_only=options.keep == "last",
-                pairing=pairing,
-            )
 
-        runs = SharedRuns(
-            (base, tuned),
-            [prompt.token_ids for prompt in chunk],
-            norms,
-            fitting=fitting,
-            pad_id=pad_id,
-            pairing=pairing,
-            share=options.share_prefixes,
-        )
-        results = {i: _joined(pieces, last_only=options.keep == "last") for i, pieces in runs.run()}
-        yield from ((prompt, results[i]) for i, prompt in enumerate(chunk))
+def maps_of_rows(
+    base: Any,
+    tuned: Any,
+    rows: Sequence[Sequence[int]],
+    options: MeasureOptions,
+    *,
+    fitting: FittingBatches,
+    pad_id: int,
+) -> list[NormMaps]:
+    """The norms of token ids that are one chunk, in input order. `fitting` says which batches fit into memory."""
+    pairing, last_only = paired_caches(base, tuned), options.keep == "last"
+
+    def norms(stretch: Stretch) -> BatchNorms:
+        how: dict[str, Any] = {"norm": options.norm, "drift": options.drift, "last_only": last_only}
+        return stretch_norms(base, tuned, stretch, **how, pairing=pairing)
+
+    how: dict[str, Any] = {"fitting": fitting, "pad_id": pad_id, "pairing": pairing, "share": options.share_prefixes}
+    runs = SharedRuns((base, tuned), rows, norms, **how)
+    found = {i: _joined(pieces, last_only=last_only) for i, pieces in runs.run()}
+    return [found[i] for i in range(len(rows))]
 
 
 def _joined(pieces: Sequence[Piece[BatchNorms]], *, last_only: bool) -> NormMaps:

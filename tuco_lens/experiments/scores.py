@@ -6,10 +6,12 @@ TuCo tells more than they do. TuCo, drift and OutputCo are defined in `engine/me
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -17,10 +19,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tuco_lens.engine import metrics
-from tuco_lens.engine.batches import MeasureOptions, length_sorted_batches, measured_maps, right_pad
-from tuco_lens.engine.contributions import BatchNorms, batch_norms
+from tuco_lens.engine.batches import MeasureOptions, maps_of_rows, measured_maps
 from tuco_lens.engine.fast_path import fast_path
-from tuco_lens.engine.memory import FittingBatches
+from tuco_lens.engine.memory import FittingBatches, TokenBudget
+from tuco_lens.engine.sharing import Piece, SharedRuns, Stretch
 from tuco_lens.models.backends import blocks, run_logits
 from tuco_lens.models.positions import length_kind
 from tuco_lens.prompts.prompt import Prompt
@@ -63,20 +65,32 @@ BASELINES: Final = ("output_co", "drift", "kl", "base_nll", "n_tokens")
 LABELS: Final = {score.key: score.label for score in SCORES}
 
 
+@torch.no_grad()
 def score_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[dict[str, float]]:
     """All scores of each prompt by key (see `SCORES`), in input order. The cost is about four forward passes.
 
     A score that does not exist is NaN: `tuco_user` where no token is the user's or of raw text, `base_nll` of a single
     token, `tuco_generated` of a prompt that fills the context, and `output_co`, `drift`, `kl` and `base_nll` of one
-    with a token that the base model lacks. Batches hold at most `batch_size` prompts, fewer if memory runs out.
+    with a token that the base model lacks. Batches hold at most `batch_size` prompts, fewer if memory runs out; what
+    prompts begin with runs once.
     """
-    found: dict[int, dict[str, float]] = {}
-    batches = _batches(pair, prompts, batch_size)
-    for batch, rows in FittingBatches(batch_size).run(
-        batches, lambda batch: _score_batch(pair, [prompts[i] for i in batch])
-    ):
-        found |= dict(zip(batch, rows, strict=True))
-    return [found[i] for i in range(len(prompts))]
+    fitting = FittingBatches(batch_size, budget=TokenBudget(MAX_BATCH_TOKENS))
+    rows = [prompt.token_ids for prompt in prompts]
+    tuned = _own_runs(pair.tuned, rows, fitting)
+    # An accelerator may not check the bounds of an embedding, so ids are checked before the base model sees them.
+    known = [i for i, row in enumerate(rows) if max(row) < pair.base.cfg.d_vocab]
+    base = dict(zip(known, _own_runs(pair.base, [rows[i] for i in known], fitting), strict=True))
+    tuco = _tuco_with_next(pair, rows, [int(run.logits.argmax()) for run in tuned], fitting)
+    return [
+        {
+            "tuco": values[prompt.n_tokens - 1].item(),
+            "tuco_user": _mean_of_user(values, prompt),
+            "tuco_generated": values[prompt.n_tokens].item() if len(values) > prompt.n_tokens else math.nan,
+            **_beside_base(tuned[i], base.get(i)),
+            "n_tokens": float(prompt.n_tokens),
+        }
+        for i, (prompt, values) in enumerate(zip(prompts, tuco, strict=True))
+    ]
 
 
 def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: int = 8) -> list[float]:
@@ -86,60 +100,61 @@ def tuco_of_prompts(pair: ModelPair, prompts: Sequence[Prompt], *, batch_size: i
     return [metrics.tuco(maps.cumulative_ptc, maps.cumulative_ftc).item() for _, maps in found]
 
 
-def _batches(pair: ModelPair, prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
-    """Batches of prompts of one `length_kind`, still so with the next token, all or none of which have room for it."""
-    lengths, kind, n_ctx = [prompt.n_tokens for prompt in prompts], length_kind(pair.base, pair.tuned), pair.n_ctx
-    return length_sorted_batches(lengths, batch_size, MAX_BATCH_TOKENS, lambda n: (kind(n), kind(n + 1), n < n_ctx))
+@dataclass(frozen=True)
+class _OwnRun:
+    """What is kept of a prompt's run through one model on its own stream."""
 
-
-@torch.no_grad()
-def _score_batch(pair: ModelPair, prompts: list[Prompt]) -> list[dict[str, float]]:
-    ids, last = _padded(pair, prompts)
-    # An accelerator may not check the bounds of an embedding, so ids are checked before the base model sees them.
-    d_vocab = pair.base.cfg.d_vocab
-    has_base = [max(prompt.token_ids) < d_vocab for prompt in prompts]
-    tuned = _run(pair.tuned, ids, last)
-    base = _run(pair.base, ids.where(ids < d_vocab, 0), last) if any(has_base) else None
-    rows = torch.arange(len(prompts))
-    next_ids = tuned.logits[rows, last].argmax(dim=-1)
-    tuco, has_next = _tuco_with_next(pair, ids, last, next_ids)
-    scores: list[dict[str, float]] = []
-    for row, prompt in enumerate(prompts):
-        end = last[row]
-        scores.append(
-            {
-                "tuco": tuco[row, end].item(),
-                "tuco_user": _mean_of_user(tuco[row], prompt),
-                "tuco_generated": tuco[row, end + 1].item() if has_next else math.nan,
-                **_beside_base(tuned, base if has_base[row] else None, ids, row, end),
-                "n_tokens": float(prompt.n_tokens),
-            }
-        )
-    return scores
-
-
-def _padded(pair: ModelPair, prompts: Sequence[Prompt]) -> tuple[Int[Tensor, "row pos"], list[int]]:
-    """The right-padded batch, and each row's last position."""
-    return right_pad(prompts, pair.pad_id).to(pair.device), [prompt.n_tokens - 1 for prompt in prompts]
+    logits: Float[Tensor, " d_vocab"]
+    """Behind the last token."""
+    ends: Float[Tensor, "layer d_model"]
+    """The stream after each block at the last token; float32, or float64 for float64 models."""
+    nll: float
+    """Mean −log p of the tokens after the first, in nats; NaN if there are none."""
 
 
 @dataclass(frozen=True)
-class _OwnRun:
-    """What is kept of a model's run on its own stream."""
+class _Pass:
+    """What is kept of one pass."""
 
-    logits: Float[Tensor, "row pos d_vocab"]
-    ends: Float[Tensor, "layer row d_model"]
-    """The stream after each block at each row's last position; float32, or float64 for float64 models."""
+    first: Int[Tensor, " row"]
+    """The first token of each row in it."""
+    nll: Float[Tensor, " row"]
+    """Sum of −log p of the tokens after that one."""
+    logits: Float[Tensor, "row d_vocab"]
+    ends: Float[Tensor, "row layer d_model"]
 
 
-def _run(model: Any, ids: Int[Tensor, "row pos"], last: list[int]) -> _OwnRun:
-    with stream_ends(model, last) as ends, fast_path(model):
-        logits = run_logits(model, ids)
-    return _OwnRun(logits, torch.stack(ends))
+def _own_runs(model: Any, rows: Sequence[Sequence[int]], fitting: FittingBatches) -> list[_OwnRun]:
+    """Each row's run, in input order; what the rows begin with runs once."""
+    if not rows:
+        return []
+    runs = SharedRuns((model,), rows, functools.partial(_pass, model), fitting=fitting, pad_id=0)
+    found = {i: _own_run(pieces, len(rows[i])) for i, pieces in runs.run()}
+    return [found[i] for i in range(len(rows))]
+
+
+def _pass(model: Any, stretch: Stretch) -> _Pass:
+    with _stream_ends(model, stretch.last) as ends, fast_path(model):
+        logits = run_logits(model, stretch.ids, stretch.cache)
+    rows = range(len(stretch.ids))
+    nll = [_nll(logits[row, :end], stretch.ids[row, 1 : end + 1]) for row, end in zip(rows, stretch.last, strict=True)]
+    kept = logits[list(rows), stretch.last]
+    return _Pass(stretch.ids[:, 0].cpu(), torch.tensor(nll).double(), kept.cpu(), torch.stack(ends, dim=1).cpu())
+
+
+def _own_run(pieces: Sequence[Piece[_Pass]], n_tokens: int) -> _OwnRun:
+    """A row's run from the passes that its tokens went through."""
+    nll = sum(piece.result.nll[piece.row].item() for piece in pieces)
+    for (before, row, _), (behind, own, _) in pairwise(
+        pieces
+    ):  # the first token of a pass is predicted by the last one
+        nll += _nll(before.logits[row : row + 1], behind.first[own : own + 1])
+    last, row, _ = pieces[-1]
+    return _OwnRun(last.logits[row].clone(), last.ends[row].clone(), nll / (n_tokens - 1) if n_tokens > 1 else math.nan)
 
 
 @contextmanager
-def stream_ends(model: Any, last: Sequence[int]) -> Generator[list[Float[Tensor, "row d_model"]]]:
+def _stream_ends(model: Any, last: Sequence[int]) -> Generator[list[Float[Tensor, "row d_model"]]]:
     """While open, a forward pass appends to the list, after each block, the stream at each row's last position."""
     rows, kept = torch.arange(len(last)), list[Tensor]()
 
@@ -152,52 +167,43 @@ def stream_ends(model: Any, last: Sequence[int]) -> Generator[list[Float[Tensor,
         yield kept
 
 
-def drift_of_ends(
-    tuned: Float[Tensor, "layer row d_model"], base: Float[Tensor, "layer row d_model"]
-) -> Float[Tensor, "layer row"]:
-    """‖Δ‖₁ / (‖x^PT‖₁ + ‖Δ‖₁) after each block, Δ = x^FT − x^PT of two independent runs; OutputCo in the last row."""
+def _drift(tuned: Float[Tensor, "layer d_model"], base: Float[Tensor, "layer d_model"]) -> Float[Tensor, " layer"]:
+    """‖Δ‖₁ / (‖x^PT‖₁ + ‖Δ‖₁) after each block, Δ = x^FT − x^PT of two independent runs; OutputCo at the end."""
     return metrics.contribution_ratio(metrics.vector_norms(tuned - base, "l1"), metrics.vector_norms(base, "l1"))
 
 
-def _beside_base(
-    tuned: _OwnRun, base: _OwnRun | None, ids: Int[Tensor, "row pos"], row: int, end: int
-) -> dict[str, float]:
-    """The scores of one row that need the base model's own run; all NaN if there is none."""
+def _beside_base(tuned: _OwnRun, base: _OwnRun | None) -> dict[str, float]:
+    """The scores of one prompt that need the base model's own run; all NaN if there is none."""
     if base is None:
         return dict.fromkeys(("output_co", "drift", "kl", "base_nll"), math.nan)
-    drift = drift_of_ends(tuned.ends, base.ends)[:, row]
-    return {
-        "output_co": drift[-1].item(),
-        "drift": drift.mean().item(),
-        "kl": _kl(tuned.logits[row, end], base.logits[row, end]),
-        "base_nll": _nll(base.logits[row, :end], ids[row, 1 : end + 1]),
-    }
+    drift = _drift(tuned.ends, base.ends)
+    kl = _kl(tuned.logits, base.logits)
+    return {"output_co": drift[-1].item(), "drift": drift.mean().item(), "kl": kl, "base_nll": base.nll}
 
 
 def _tuco_with_next(
-    pair: ModelPair, ids: Int[Tensor, "row pos"], last: list[int], next_ids: Int[Tensor, " row"]
-) -> tuple[Float[Tensor, "row pos"], bool]:
-    """TuCo of every token and of the next one, and whether the context has room for that one.
+    pair: ModelPair, rows: Sequence[Sequence[int]], next_ids: Sequence[int], fitting: FittingBatches
+) -> list[Float[Tensor, " pos"]]:
+    """TuCo of every token, and of the next one where the context has room for it.
 
-    No token sees those after it, so one pass over the longer rows gives both; if these are of another `length_kind`, it
-    takes two passes.
+    No token sees those after it, so one pass over the longer row gives both; if that is of another `length_kind`, its
+    own tokens are run by themselves.
     """
-    if ids.shape[1] >= pair.n_ctx:
-        return _last_row(batch_norms(pair.base, pair.tuned, ids)), False
-    longer = torch.cat([ids, ids[:, :1]], dim=1)
-    rows, places = torch.arange(len(last)), torch.tensor(last) + 1
-    longer[rows, places] = next_ids
-    tuco = _last_row(batch_norms(pair.base, pair.tuned, longer))
+    longer = [[*row, next_id][: pair.n_ctx] for row, next_id in zip(rows, next_ids, strict=True)]
+    found = _tuco_of_rows(pair, longer, fitting)
     kind = length_kind(pair.base, pair.tuned)
-    if kind(last[0] + 1) != kind(last[0] + 2):
-        own = _last_row(batch_norms(pair.base, pair.tuned, ids))
-        tuco[:, :-1] = torch.where(torch.arange(ids.shape[1]) < places[:, None], own, tuco[:, :-1])
-    return tuco, True
+    apart = [i for i, row in enumerate(rows) if kind(len(row)) != kind(len(longer[i]))]
+    for i, own in zip(apart, _tuco_of_rows(pair, [rows[i] for i in apart], fitting), strict=True):
+        found[i][: len(own)] = own
+    return found
 
 
-def _last_row(norms: BatchNorms) -> Float[Tensor, "row pos"]:
+def _tuco_of_rows(
+    pair: ModelPair, rows: Sequence[Sequence[int]], fitting: FittingBatches
+) -> list[Float[Tensor, " pos"]]:
     """TuCo of every token: the last layer of the cumulative norms."""
-    return metrics.contribution_ratio(norms.cumulative_ftc[-1], norms.cumulative_ptc[-1])
+    maps = maps_of_rows(pair.base, pair.tuned, rows, MeasureOptions(), fitting=fitting, pad_id=pair.pad_id)
+    return [metrics.contribution_ratio(each.cumulative_ftc[-1], each.cumulative_ptc[-1]) for each in maps]
 
 
 def _mean_of_user(tuco: Float[Tensor, " pos"], prompt: Prompt) -> float:
@@ -213,6 +219,5 @@ def _kl(tuned: Float[Tensor, " d_vocab"], base: Float[Tensor, " d_vocab"]) -> fl
 
 
 def _nll(logits: Float[Tensor, "pos d_vocab"], targets: Int[Tensor, " pos"]) -> float:
-    if not len(targets):
-        return math.nan
-    return torch.nn.functional.cross_entropy(logits.float(), targets).double().item()
+    """Sum of −log p of the targets, in nats."""
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").double().item()

@@ -71,9 +71,9 @@ def run_blocks(model: Any, ids: Int[Tensor, "batch pos"], last: int = -1, *, cac
         handle.remove()
 
 
-def run_logits(model: Any, ids: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_vocab"]:
-    """One forward pass with the logits of every position."""
-    return model(ids, return_type="logits", **pass_options(model, ids))
+def run_logits(model: Any, ids: Int[Tensor, "batch pos"], cache: Any = None) -> Float[Tensor, "batch pos d_vocab"]:
+    """One forward pass with the logits of every position, behind what a KV cache holds if there is one."""
+    return model(ids, return_type="logits", **pass_options(model, ids, cache))
 
 
 def pass_options(model: Any, ids: Int[Tensor, "batch pos"], cache: Any = None) -> dict[str, Any]:
