@@ -7,9 +7,11 @@ is seen. Sliding windows are shorter than `N_TOKENS`, and rotary settings are ne
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any, Final
 
+import pytest
 import torch
 import transformers as hf
 from tokenizers import Tokenizer
@@ -188,3 +190,20 @@ def make_tokenizer() -> hf.PreTrainedTokenizerFast:
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     return hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **names)
+
+
+VERSION: Final = importlib.metadata.version("transformer-lens")
+HOOKED: Final = pytest.mark.skipif(
+    int(VERSION.split(".")[0]) >= 4, reason=f"transformer-lens {VERSION} has no HookedTransformer"
+)
+BACKENDS: Final = [pytest.param("hooked", marks=HOOKED), pytest.param("bridge", marks=pytest.mark.bridge)]
+"""Both backends, as parameters of a test."""
+ONLY_BRIDGE: Final = {"olmo2, groups"}
+"""What no HookedTransformer is made of."""
+CASES: Final = [
+    pytest.param(name, *backend.values, marks=backend.marks)
+    for name in [*ARCHITECTURES, *VARIANTS]
+    for backend in BACKENDS
+    if not (name in ONLY_BRIDGE and backend.values == ("hooked",))
+]
+"""Every architecture and variant on every backend that takes it, as parameters of a test."""

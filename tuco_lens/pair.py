@@ -183,15 +183,8 @@ class ModelPair(AttributedPair):
         """
         listed = as_prompt_list(prompts)
         ready = list(self._read(listed, chat=chat, system=system, truncate=truncate, drift=drift, **template))
-        options = MeasureOptions(
-            norm=norm,
-            drift=drift,
-            keep=keep,
-            batch_size=batch_size,
-            batch_tokens=batch_tokens,
-            chunk_size=max(1, len(ready)),
-            share_prefixes=share_prefixes,
-        )
+        chunk_size = max(1, len(ready))
+        options = MeasureOptions(norm, drift, keep, batch_size, batch_tokens, chunk_size, share_prefixes)
         items = tuple(with_progress(self._measured(ready, options), total=len(ready), show=progress))
         warn_below_floor([item.tuco for item in items], self.dtype)
         return Measurement(items, self.settings(norm=norm, chat=chat, drift=drift, **template))
@@ -219,15 +212,7 @@ class ModelPair(AttributedPair):
         the index of the first prompt in error messages.
         """
         ready = self._read(prompts, start_index, chat=chat, system=system, truncate=truncate, drift=drift, **template)
-        options = MeasureOptions(
-            norm=norm,
-            drift=drift,
-            keep=keep,
-            batch_size=batch_size,
-            batch_tokens=batch_tokens,
-            chunk_size=chunk_size,
-            share_prefixes=share_prefixes,
-        )
+        options = MeasureOptions(norm, drift, keep, batch_size, batch_tokens, chunk_size, share_prefixes)
         return self._measured(ready, options)
 
     def _measured(self, prompts: Iterable[Prompt], options: MeasureOptions) -> Iterator[PromptMeasurement]:

@@ -6,7 +6,6 @@ The reference is `tests/oracle.py`: plain transformers in float64. Runs with tra
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,28 @@ import torch
 import transformers as hf
 from torch import Tensor
 
-from tests.architectures import ARCHITECTURES, N_TOKENS, VARIANTS, from_config, make_ids, make_model, make_pair
+from tests.architectures import (
+    ARCHITECTURES,
+    BACKENDS,
+    CASES,
+    HOOKED,
+    N_TOKENS,
+    ONLY_BRIDGE,
+    VARIANTS,
+    VERSION,
+    from_config,
+    make_ids,
+    make_model,
+    make_pair,
+)
 from tests.architectures import make_tokenizer as tokenizer_of_words
 from tests.oracle import OracleResult, oracle
 from tuco_lens.errors import LoadError
 from tuco_lens.models import bridge, hooked
 from tuco_lens.pair import ModelPair
 
-VERSION = importlib.metadata.version("transformer-lens")
-HOOKED = pytest.mark.skipif(
-    int(VERSION.split(".")[0]) >= 4, reason=f"transformer-lens {VERSION} has no HookedTransformer"
-)
-BACKENDS = [pytest.param("hooked", marks=HOOKED), pytest.param("bridge", marks=pytest.mark.bridge)]
 NAMES = [*ARCHITECTURES, *VARIANTS]
-ONLY_BRIDGE = {"olmo2, groups"}
 _TINY = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-CASES = [
-    pytest.param(name, *backend.values, marks=backend.marks)
-    for name in NAMES
-    for backend in BACKENDS
-    if not (name in ONLY_BRIDGE and backend.values == ("hooked",))
-]
 
 
 def convert(hf_model: Any, backend: str, tokenizer: Any = None) -> Any:

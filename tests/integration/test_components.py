@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import transformers as hf
 from torch import Tensor, nn
 
-from tests.architectures import ARCHITECTURES, N_TOKENS, VARIANTS, make_ids, make_model, make_pair, make_tokenizer
+from tests.architectures import BACKENDS, CASES, N_TOKENS, make_ids, make_model, make_pair, make_tokenizer
 from tests.checkpoints import save_adapter
 from tests.oracle import PartsResult, layers_of, parts_oracle
 from tests.pairs import byte_tokenizer, tiny_llama, tiny_pair, tuned_copy
@@ -23,17 +22,6 @@ from tuco_lens.attribution.overview import weight_changes
 from tuco_lens.attribution.recording import record
 from tuco_lens.errors import InputError
 
-VERSION = importlib.metadata.version("transformer-lens")
-HOOKED = pytest.mark.skipif(
-    int(VERSION.split(".")[0]) >= 4, reason=f"transformer-lens {VERSION} has no HookedTransformer"
-)
-BACKENDS = [pytest.param("hooked", marks=HOOKED), pytest.param("bridge", marks=pytest.mark.bridge)]
-CASES = [
-    pytest.param(name, *backend.values, marks=backend.marks)
-    for name in [*ARCHITECTURES, *VARIANTS]
-    for backend in BACKENDS
-    if not (name == "olmo2, groups" and backend.values == ("hooked",))
-]
 PROMPT = make_ids()[0].tolist()
 
 _ORACLES: dict[str, PartsResult] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.architectures import ARCHITECTURES, VARIANTS, make_pair, make_tokenizer
+from tests.architectures import BACKENDS, CASES, make_pair, make_tokenizer
 from tests.integration.test_batch_independence import dynamic, longrope, made, prompt_of
 from tests.oracle import oracle
 from tests.pairs import tiny_pair
@@ -22,18 +21,6 @@ from tuco_lens.engine import sharing
 from tuco_lens.engine.kv_caches import shares_beginnings
 from tuco_lens.engine.sharing import Node, beginnings
 from tuco_lens.experiments.scores import score_prompts
-
-VERSION = importlib.metadata.version("transformer-lens")
-HOOKED = pytest.mark.skipif(
-    int(VERSION.split(".")[0]) >= 4, reason=f"transformer-lens {VERSION} has no HookedTransformer"
-)
-BACKENDS = [pytest.param("hooked", marks=HOOKED), pytest.param("bridge", marks=pytest.mark.bridge)]
-CASES = [
-    pytest.param(name, *backend.values, marks=backend.marks)
-    for name in [*ARCHITECTURES, *VARIANTS]
-    for backend in BACKENDS
-    if not (name == "olmo2, groups" and backend.values == ("hooked",))
-]
 
 FIRST = list(range(10, 22))  # longer than the sliding windows of tests/architectures.py
 SECOND = [*FIRST, *range(60, 71)]
