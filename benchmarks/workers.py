@@ -1,6 +1,6 @@
 """Many workers against one process: the same bytes, also after kills of either; speed and memory.
 
-`--kills 20` kills that many random workers in one run, and as many drivers, each resumed. `--million` measures a
+`--kills 20` kills that many random workers, in as many runs as that takes, and as many drivers, each resumed. `--million` measures a
 million short prompts on a tiny pair, and prints the memory of driver and workers. Every run is `tuco-lens measure` in a
 process of its own, with one thread for each pair.
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def timed(pair: tuple[str, ...], prompts: Path, out: Path, *more: str) -> float:
 
 
 def with_killed_workers(prompts: Path, out: Path, n_kills: int, rng: random.Random) -> int:
-    """One run during which workers die; returns how many did."""
+    """One run during which workers die, at most so many; returns how many did."""
     journal = out.with_name(out.name + ".partial")
     run = start(DEMO, prompts, out, *WORKERS)
     killed = grown = 0
@@ -108,12 +109,31 @@ def with_killed_drivers(prompts: Path, out: Path, n_kills: int, rng: random.Rand
             while run.poll() is None and size(journal) <= grown:
                 time.sleep(0.05)
         time.sleep(rng.uniform(0, 2))
-        killed += run.poll() is None
+        if run.poll() is not None:
+            break
+        killed += 1
         run.send_signal(signal.SIGKILL)
         run.wait()
     if not out.exists():
         finished(start(DEMO, prompts, out, *WORKERS, "--resume"))
     return killed
+
+
+def until_killed(
+    kill: Callable[[Path, Path, int, random.Random], int], prompts: Path, alone: Path, n_kills: int, rng: random.Random
+) -> str:
+    """Whole runs, until so many processes have died in them; says how many, and whether every result is as it should."""
+    killed, n_runs, found = 0, 0, set[str]()
+    while killed < n_kills:
+        out = alone.with_name(f"{kill.__name__}_{n_runs}.jsonl")
+        killed += kill(prompts, out, n_kills - killed, rng)
+        n_runs += 1
+        found.add(compared(out, alone))
+    return f"{killed} in {n_runs} runs, {' and '.join(sorted(found))}"
+
+
+def compared(out: Path, alone: Path) -> str:
+    return "the same bytes" if out.read_bytes() == alone.read_bytes() else "OTHER BYTES"
 
 
 def memory_of_a_million(folder: Path, n_prompts: int) -> None:
@@ -158,14 +178,10 @@ def main() -> None:
         alone, together = folder / "one.jsonl", folder / "two.jsonl"
         seconds = timed(DEMO, prompts, alone), timed(DEMO, prompts, together, *WORKERS)
         print(f"{options.prompts} prompts: one process {seconds[0]:.0f} s, two workers {seconds[1]:.0f} s")
-        outcomes = {"two workers": together}
+        print(f"two workers: {compared(together, alone)}")
         if options.kills:
-            outcomes["killed workers"] = out = folder / "killed_workers.jsonl"
-            print(f"workers killed in one run: {with_killed_workers(prompts, out, options.kills, rng)}")
-            outcomes["killed drivers"] = out = folder / "killed_drivers.jsonl"
-            print(f"drivers killed and resumed: {with_killed_drivers(prompts, out, options.kills, rng)}")
-        for what, out in outcomes.items():
-            print(f"{what}: {'the same bytes' if out.read_bytes() == alone.read_bytes() else 'OTHER BYTES'}")
+            for what, kill in {"workers": with_killed_workers, "drivers": with_killed_drivers}.items():
+                print(f"killed {what}: {until_killed(kill, prompts, alone, options.kills, rng)}")
 
 
 if __name__ == "__main__":
