@@ -1,8 +1,8 @@
 """Many workers against one process: the same bytes, also after kills of either; speed and memory.
 
-`--kills 20` kills that many random workers, in as many runs as that takes, and as many drivers, each resumed. `--million` measures a
-million short prompts on a tiny pair, and prints the memory of driver and workers. Every run is `tuco-lens measure` in a
-process of its own, with one thread for each pair.
+`--kills 20` kills that many random workers, in as many runs as that takes, and as many drivers, each resumed.
+`--million` measures a million short prompts on a tiny pair, and prints the memory of driver and workers. Every run is
+`tuco-lens measure` in a process of its own, with one thread for each pair.
 """
 
 from __future__ import annotations
@@ -109,11 +109,10 @@ def with_killed_drivers(prompts: Path, out: Path, n_kills: int, rng: random.Rand
             while run.poll() is None and size(journal) <= grown:
                 time.sleep(0.05)
         time.sleep(rng.uniform(0, 2))
-        if run.poll() is not None:
+        run.send_signal(signal.SIGKILL)
+        if run.wait() != -signal.SIGKILL:  # it had ended
             break
         killed += 1
-        run.send_signal(signal.SIGKILL)
-        run.wait()
     if not out.exists():
         finished(start(DEMO, prompts, out, *WORKERS, "--resume"))
     return killed
@@ -122,7 +121,7 @@ def with_killed_drivers(prompts: Path, out: Path, n_kills: int, rng: random.Rand
 def until_killed(
     kill: Callable[[Path, Path, int, random.Random], int], prompts: Path, alone: Path, n_kills: int, rng: random.Random
 ) -> str:
-    """Whole runs, until so many processes have died in them; says how many, and whether every result is as it should."""
+    """Whole runs, until so many processes have died in them; says how many, and whether the results are right."""
     killed, n_runs, found = 0, 0, set[str]()
     while killed < n_kills:
         out = alone.with_name(f"{kill.__name__}_{n_runs}.jsonl")
