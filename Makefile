@@ -39,11 +39,12 @@ quick: $(INSTALLED) ## what needs no model: for the inner loop
 test-bridge: $(BRIDGE_INSTALLED) ## the bridge part of the suite, on transformer-lens 4.3.0
 	$(BRIDGE_VENV)/bin/python -m pytest -q $(WORKERS) -m bridge
 
-check: $(INSTALLED) ## lint, format, types, and the arrows between the rooms
+check: $(INSTALLED) ## lint, format, types, the arrows between the rooms, and that every test file can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pyright
+	$(BIN)/python -m pytest -qqq --collect-only --disable-warnings
 
 format: $(INSTALLED) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

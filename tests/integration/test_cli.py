@@ -317,7 +317,7 @@ def test_a_killed_process_and_an_interrupted_one_lose_and_double_no_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ModelPair, "demo", real_demo)
-    prompts = stories(120, n_words=60)
+    prompts = stories(400, n_words=60)  # rows come a chunk at a time: several are left after the kill
     arguments = ["--prompts", write_prompts(tmp_path / "p.jsonl", prompts), "--batch-size", 2]
     out, journal = tmp_path / "o.jsonl", tmp_path / "o.jsonl.partial"
 

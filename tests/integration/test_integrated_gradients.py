@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.architectures import make_pair
-from tests.integration.test_components import BACKENDS, HOOKED, PROMPT, to_pair
+from tests.architectures import BACKENDS, HOOKED, make_pair
+from tests.integration.test_components import PROMPT, to_pair
 from tests.pairs import byte_tokenizer, tiny_pair
 from tuco_lens import ModelPair
 from tuco_lens.attribution.integrated_gradients import IntegratedGradients
