@@ -228,6 +228,37 @@ def test_a_cluster_that_does_not_answer_is_one_line_with_a_remedy(
         assert error.count("\n") == 1
 
 
+class SlowRay:
+    """A Ray that gives up `failures` times before it starts, as on a machine whose cores are all busy."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.calls = failures, list[str]()
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **how: Any) -> None:
+        self.calls.append("init")
+        if self.calls.count("init") <= self.failures:
+            raise Exception("The current node timed out during startup.\nIt may be busy.")
+
+    def shutdown(self) -> None:
+        self.calls.append("shutdown")
+
+
+def test_ray_has_two_tries_to_start_and_then_one_line_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, never = SlowRay(1), SlowRay(2)
+    monkeypatch.setattr(ray_cluster, "import_ray", lambda: slow)
+    with ray_cluster.running(None, 2):
+        assert slow.calls == ["init", "shutdown", "init"]
+    assert slow.calls[-1] == "shutdown"
+    monkeypatch.setattr(ray_cluster, "import_ray", lambda: never)
+    with pytest.raises(InputError) as caught, ray_cluster.running(None, 2):
+        pass
+    assert str(caught.value).startswith("cannot start Ray: The current node timed out during startup.; try again")
+    assert never.calls[-1] == "shutdown"
+
+
 def test_options_that_no_pair_has_are_refused() -> None:
     pytest.importorskip("ray")
     dataset: Any = None
@@ -380,11 +411,11 @@ def test_a_ray_dataset_gets_the_columns_of_a_measurement_in_its_own_order(demo: 
 
 
 CLUSTER = """
-import logging, sys, ray
-ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1",
-         object_store_memory=2**28, logging_level=logging.ERROR)
-print(ray.get_runtime_context().gcs_address, flush=True)
-sys.stdin.read()
+import sys, ray
+from tuco_lens.runs import ray_cluster
+with ray_cluster.running(None, 3, cpus=1):
+    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdin.read()
 """
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,7 +69,7 @@ def running(address: str | None, n_workers: int, *, cpus: int | None = None) -> 
 
     Raises:
         LoadError: if Ray is not installed.
-        InputError: if no cluster answers.
+        InputError: if no cluster answers, or Ray does not start here.
     """
     ray = import_ray()
     if ray.is_initialized():
@@ -86,7 +86,7 @@ def running(address: str | None, n_workers: int, *, cpus: int | None = None) -> 
     try:
         with _quiet():
             with _stderr_closed():  # its C++ part says there that it was told to say nothing
-                ray.init(address=address, **how)
+                _start(ray, address, how)
             yield
     except (ConnectionError, RuntimeError, ValueError) as error:
         if address is None or ray.is_initialized():
@@ -94,6 +94,25 @@ def running(address: str | None, n_workers: int, *, cpus: int | None = None) -> 
         raise _unreachable(address, first_line(error)) from error
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, how: Mapping[str, Any]) -> None:
+    """Starts Ray here, or joins the cluster; where all cores are busy Ray gives up too early, so it has two tries.
+
+    Raises:
+        InputError: if it does not start here.
+    """
+    try:
+        ray.init(address=address, **how)
+    except Exception as error:  # Ray raises it bare
+        if address is not None or type(error) is not Exception:
+            raise
+        ray.shutdown()
+        try:
+            ray.init(**how)
+        except Exception as again:
+            remedy = "try again when the machine is less busy, or without --workers"
+            raise InputError("cannot start Ray", first_line(again), remedy) from again
 
 
 def threads_here(n_workers: int) -> int:
