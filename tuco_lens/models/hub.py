@@ -15,6 +15,7 @@ from tuco_lens.models.files import require_safe_weights
 
 __all__ = [
     "file_sizes",
+    "holds_adapter",
     "hub_listing",
     "inspect_repository",
     "raise_translated",
@@ -61,6 +62,20 @@ def hub_listing(name: str, what: str) -> list[str] | None:
     except Exception:
         # Offline mode, no network, a refusing proxy, a failure of the hub: in all cases the cache is tried.
         return None
+
+
+def holds_adapter(name: str) -> bool:
+    """Whether a hub repository is a PEFT adapter; by the local cache where the hub gives no answer.
+
+    Raises:
+        LoadError: The repository does not exist, or is gated or private and not open to this user.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    what, config = f"cannot load {name!r}", "adapter_config.json"
+    validate_hub_id(name, what)
+    listed = hub_listing(name, what)
+    return config in listed if listed is not None else isinstance(try_to_load_from_cache(name, config), str)
 
 
 def file_sizes(name: str) -> dict[str, int] | None:

@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from tuco_lens.models.placement import Placement
     from tuco_lens.models.sources import LoadOptions, Source
 
-__all__ = ["BACKENDS", "AdapterNotice", "BackendNotice", "choose_backend", "load_pair"]
+__all__ = [
+    "BACKENDS",
+    "LOADING",
+    "AdapterNotice",
+    "BackendNotice",
+    "choose_backend",
+    "load_pair",
+    "require_unloaded",
+]
 
-_LOADING = threading.RLock()
+LOADING = threading.RLock()
 """One pair loads at a time: libraries are patched for the length of a load, and each load puts back what it found."""
 BACKENDS = ("auto", "hooked", "bridge")
 """The values of `backend=`."""
@@ -104,7 +112,7 @@ def load_pair(
 
     _require_choices(tuned, adapter, backend)
     placement = read_placement(device_map, max_memory, offload_folder, device)
-    with _LOADING, quiet_libraries(), gguf_parsed_once():
+    with LOADING, quiet_libraries(), gguf_parsed_once():
         plan = _planned(base, tuned, adapter, tokenizer, device, dtype, placement, trust_remote_code, allow_pickle)
         elsewhere = _weights_elsewhere(plan)
         chosen = choose_backend(backend, plan.base, plan.base_config, plan.tuned, plan.tuned_config, elsewhere)
@@ -155,7 +163,7 @@ def _planned(
         require_same_structure(base_config, tuned_config, base_source.name, tuned_source.name)
     sources = [source for source in (tuned_source, base_source) if hasattr(source, "kind")]
     if placement is not None:
-        _require_unloaded(placement, sources)
+        require_unloaded(placement, sources)
         device = _torch_device(placement.device)
     where = choose_device(device, *cast("list[Source]", sources))
     what = choose_dtype(dtype, where, *_dtype_givers(base_source, base_config, tuned_source, tuned_config))
@@ -170,7 +178,8 @@ def _torch_device(device: int | str) -> torch.device:
     return torch.device(device)
 
 
-def _require_unloaded(placement: Placement, sources: list[Any]) -> None:
+def require_unloaded(placement: Placement, sources: list[Any]) -> None:
+    """Raises `LoadError` for a device map beside a model that is loaded already."""
     for source in sources:
         if source.kind == "loaded":
             why = f"the {source.role} model is given loaded, and stays where it is"

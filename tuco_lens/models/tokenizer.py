@@ -20,7 +20,7 @@ from tuco_lens.prompts.limits import LimitExceeded, try_in_child
 if TYPE_CHECKING:
     from tuco_lens.models.adapter import Adapter
 
-__all__ = ["find_tokenizer"]
+__all__ = ["find_tokenizer", "tokenizer_of"]
 
 _PROBE, _GROWTH = 2_000, 1_000
 """Length, in characters, of the texts on which patterns are tried, and the factor by which they may grow."""
@@ -50,14 +50,14 @@ def find_tokenizer(given: Any, base: Source, tuned: Source | Adapter, options: L
         ours = tuned if isinstance(tuned, Source) else Source("adapter", tuned.name, "directory", tuned.folder)
         candidates = [ours, base]
     for candidate in candidates:
-        tokenizer = _load_tokenizer(candidate, options)
+        tokenizer = tokenizer_of(candidate, options)
         if tokenizer is not None:
             return tokenizer
     names = " nor ".join(repr(candidate.name) for candidate in candidates)
     raise LoadError("cannot find a tokenizer", f"there is none with {names}", "give one as tokenizer=")
 
 
-def _load_tokenizer(source: Source, options: LoadOptions) -> Any | None:
+def tokenizer_of(source: Source, options: LoadOptions) -> Any | None:
     """The tokenizer that comes with a source, or None if there is none (on the hub: none that can be read).
 
     Raises:
@@ -164,6 +164,6 @@ def _tokenizer_of_loaded(source: Source, options: LoadOptions) -> Any | None:
     if not origin:
         return None
     try:
-        return _load_tokenizer(_tokenizer_source(origin), options)
+        return tokenizer_of(_tokenizer_source(origin), options)
     except LoadError:
         return None

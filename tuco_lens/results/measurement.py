@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MapKind = Literal["cumulative", "local", "drift"]
 FORMAT = "tuco_lens.results.measurement.v1"
+_HEADER = "measurement"
 
 
 @dataclass(frozen=True)
@@ -279,22 +280,21 @@ class Measurement(Brief):
 
         Raises:
             OutputError: if the file cannot be written. Nothing half-written is left.
-            InputError: if only the last tokens were kept: `to_frame` has all of that.
         """
         from safetensors.torch import save
 
-        for item in self.items:
-            item.require_maps()
+        # One entry, for safetensors writes several in any order, and one measurement is one file, byte for byte.
         header = {
             "format": FORMAT,
-            "settings": json.dumps(dataclasses.asdict(self.settings)),
-            "prompts": json.dumps([dataclasses.asdict(item.prompt) for item in self.items]),
+            "settings": dataclasses.asdict(self.settings),
+            "prompts": [dataclasses.asdict(item.prompt) for item in self.items],
+            "widths": [item.maps.ptc.shape[1] for item in self.items],
         }
         tensors = {
             name: torch.cat([getattr(item.maps, name) for item in self.items], dim=1).contiguous()
             for name in self._map_names()
         }
-        return write_whole(Path(path), save(tensors, metadata=header))
+        return write_whole(Path(path), save(tensors, metadata={_HEADER: json.dumps(header)}))
 
     @classmethod
     def load(cls, path: str | Path) -> Measurement:
@@ -307,7 +307,7 @@ class Measurement(Brief):
 
         try:
             with safe_open(str(path), framework="pt") as file:
-                header: dict[str, str] = file.metadata() or {}
+                header = _header(file.metadata() or {})
                 if header.get("format") != FORMAT:
                     raise InputError(
                         f"{path} is not a measurement", f"its format is not {FORMAT}", "give a file of Measurement.save"
@@ -315,9 +315,11 @@ class Measurement(Brief):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (OSError, SafetensorError) as error:
             raise InputError(f"cannot read {path}", str(error), "give a file of Measurement.save") from error
-        settings = MeasurementSettings(**json.loads(header["settings"]))
-        prompts = [_prompt_from_json(record) for record in json.loads(header["prompts"])]
-        return cls(tuple(_split_maps(prompts, tensors, settings.norm)), settings)
+        settings = MeasurementSettings(**header["settings"])
+        prompts = [_prompt_from_json(record) for record in header["prompts"]]
+        # Of all tokens, or of the last one alone; the files of the first form do not say it, and have all.
+        widths = header.get("widths") or [prompt.n_tokens for prompt in prompts]
+        return cls(tuple(_split_maps(prompts, widths, tensors, settings.norm)), settings)
 
     def _map_names(self) -> list[str]:
         if not self.items:
@@ -338,13 +340,21 @@ def result_row(index: int, item: PromptMeasurement) -> dict[str, Any]:
     return row if item.output_co is None else {**row, "output_co": item.output_co}
 
 
+def _header(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a file says of its tensors; the first form had an entry for each part."""
+    if _HEADER in metadata:
+        return json.loads(metadata[_HEADER])
+    return {name: text if name == "format" else json.loads(text) for name, text in metadata.items()}
+
+
 def _prompt_from_json(record: dict[str, Any]) -> Prompt:
     fields: dict[str, Any] = {n: tuple(cast("list[Any]", v)) if isinstance(v, list) else v for n, v in record.items()}
     return Prompt(**fields)
 
 
-def _split_maps(prompts: Sequence[Prompt], tensors: dict[str, Tensor], norm: Norm) -> Iterator[PromptMeasurement]:
-    lengths = [prompt.n_tokens for prompt in prompts]
-    columns = {name: cast("tuple[Tensor, ...]", tensor.split(lengths, dim=1)) for name, tensor in tensors.items()}
+def _split_maps(
+    prompts: Sequence[Prompt], widths: Sequence[int], tensors: dict[str, Tensor], norm: Norm
+) -> Iterator[PromptMeasurement]:
+    columns = {name: cast("tuple[Tensor, ...]", tensor.split(list(widths), dim=1)) for name, tensor in tensors.items()}
     for i, prompt in enumerate(prompts):
         yield PromptMeasurement(prompt, NormMaps(**{name: parts[i] for name, parts in columns.items()}), norm)

@@ -19,6 +19,9 @@ from tuco_lens.errors import OutputError
 from tuco_lens.results.files import check_out, partial_path
 
 COLUMNS: Final[dict[str, str]] = {
+    "tune": "string",
+    "step": "int64",
+    "group": "string",
     "index": "int64",
     "prompt": "string",
     "n_tokens": "int64",
@@ -29,20 +32,23 @@ COLUMNS: Final[dict[str, str]] = {
     "output_co": "float64",
     "error": "string",
 }
-"""Columns of a result file and their types; `output_co` is there when the drift was measured, and `error` where a
-prompt that cannot be measured has a row, which says why and has no values."""
+"""Columns of a result file and their types; `output_co` is there when the drift was measured, `error` where a prompt that
+cannot be measured has a row, which says why and has no values, and `group` with `tune` or `step` where there are several
+tunes or steps."""
 
 PARQUET_ROWS: Final = 4096
 
 Row = Mapping[str, Any]
+Writer = Callable[[Iterable[Row], Sequence[str], IO[bytes]], None]
+"""Writes rows with these columns to a file."""
 
 # JSON leaves these as they are, but some readers end a line at the first, and a terminal obeys the others.
 _RAW_CONTROLS: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
-def columns(*, drift: bool, errors: bool = False) -> tuple[str, ...]:
-    """Names of the columns of a run, in their order."""
-    optional = {"output_co": drift, "error": errors}
+def columns(*, drift: bool, errors: bool = False, key: str | None = None) -> tuple[str, ...]:
+    """Names of the columns of a run, in their order; `key` is "tune" or "step" if there are several."""
+    optional = {"output_co": drift, "error": errors, "tune": key == "tune", "step": key == "step", "group": bool(key)}
     return tuple(name for name in COLUMNS if optional.get(name, True))
 
 
@@ -52,10 +58,20 @@ def check_output(out: Path, *, resume: bool = False, overwrite: bool = False) ->
     Raises:
         OutputError: for an unknown ending, and as `check_out`; a result without a journal cannot be resumed.
     """
+    writer_of(out)
+    check_out(out, resume=resume and partial_path(out).exists(), overwrite=overwrite)
+
+
+def writer_of(out: Path) -> Writer:
+    """What writes rows with these columns to this file, by its ending.
+
+    Raises:
+        OutputError: for an unknown ending.
+    """
     if out.suffix.lower() not in WRITERS:
         known = ", ".join(WRITERS)
         raise OutputError(f"{out}", f"its ending is {out.suffix or 'missing'!r}", f"name a file that ends in {known}")
-    check_out(out, resume=resume and partial_path(out).exists(), overwrite=overwrite)
+    return WRITERS[out.suffix.lower()]
 
 
 def dump_row(row: Row) -> bytes:
@@ -100,7 +116,7 @@ def _write_parquet(rows: Iterable[Row], names: Sequence[str], file: IO[bytes]) -
             writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
 
 
-WRITERS: Final[dict[str, Callable[[Iterable[Row], Sequence[str], IO[bytes]], None]]] = {
+WRITERS: Final[dict[str, Writer]] = {
     ".jsonl": _write_jsonl,
     ".csv": _write_csv,
     ".parquet": _write_parquet,

@@ -12,7 +12,18 @@ from __future__ import annotations
 
 from tuco_lens.stats.areas import Auc, AucDifference, Method, Paired, auc, auc_difference
 from tuco_lens.stats.classes import CONFIDENCE, N_RESAMPLES
-from tuco_lens.stats.estimates import Estimate, Rate, Summary, holm, mean_interval, rate, rate_interval, summarise
+from tuco_lens.stats.estimates import (
+    Estimate,
+    PairedDifference,
+    Rate,
+    Summary,
+    holm,
+    mean_interval,
+    paired_difference,
+    rate,
+    rate_interval,
+    summarise,
+)
 from tuco_lens.stats.roc import RocBand, RocPoints, TprAtFpr, roc_band, roc_points, tpr_at_fpr
 from tuco_lens.stats.trends import Trend, trend
 
@@ -24,6 +35,7 @@ __all__ = [
     "Estimate",
     "Method",
     "Paired",
+    "PairedDifference",
     "Rate",
     "RocBand",
     "RocPoints",
@@ -34,6 +46,7 @@ __all__ = [
     "auc_difference",
     "holm",
     "mean_interval",
+    "paired_difference",
     "rate",
     "rate_interval",
     "roc_band",

@@ -1,4 +1,4 @@
-"""Shares, means and quantiles with their intervals, and Holm's correction of several p-values."""
+"""Shares, means, paired differences and quantiles with their intervals, and Holm's correction of several p-values."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ class Estimate(Interval):
 @dataclass(frozen=True)
 class Rate(Estimate):
     """A share in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class PairedDifference(Estimate):
+    """The mean difference of two values of the same cases, first minus second."""
+
+    p: float
+    """Two-sided p-value of a mean difference of 0; NaN for a single case, and 1 where all cases are equal."""
+
+    @property
+    def label(self) -> str:
+        """Difference, interval and n, for legends and tables."""
+        return f"{with_ends(self, sign='+')}, n = {self.n}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,31 @@ def mean_interval(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Estim
         return Estimate(mean, math.nan, math.nan, confidence, n)
     half: float = float(t.ppf((1 + confidence) / 2, n - 1)) * float(sem(there))
     return Estimate(mean, mean - half, mean + half, confidence, n)
+
+
+def paired_difference(first: ArrayLike, second: ArrayLike, *, confidence: float = CONFIDENCE) -> PairedDifference:
+    """The mean of first − second over the same cases, with Student's interval and paired t-test.
+
+    Args:
+        first: one value per case, [n].
+        second: the other value of the same cases, [n].
+        confidence: of the interval.
+
+    Raises:
+        InputError: if the lengths differ, there are no cases, or a value is not finite.
+    """
+    from scipy.stats import t
+
+    one, other = finite(first, "first values"), finite(second, "second values")
+    if len(one) != len(other):
+        raise InputError("no paired difference", f"{len(one)} and {len(other)} values", "give pairs of them")
+    found = mean_interval(one - other, confidence=confidence)
+    spread = float(np.std(one - other, ddof=1) / math.sqrt(found.n)) if found.n > 1 else math.nan
+    if spread == 0:
+        p = 1.0 if found.value == 0 else 0.0
+    else:
+        p = 2 * float(t.sf(abs(found.value) / spread, max(1, found.n - 1)))
+    return PairedDifference(found.value, found.low, found.high, confidence, found.n, p)
 
 
 def summarise(values: ArrayLike) -> Summary:
