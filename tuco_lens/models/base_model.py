@@ -45,6 +45,16 @@ class BaseModel:
         with gguf_parsed_once():
             return tokenizer_of(self.source, self.options)
 
+    def named_tokenizer(self, given: Any) -> Any:
+        """The tokenizer of a hub id or directory, or the one given.
+
+        Raises:
+            LoadError: if it cannot be read.
+        """
+        from tuco_lens.models.tokenizer import find_tokenizer
+
+        return find_tokenizer(given, self.source, self.source, self.options)
+
     def tokenizer_with(self, tune: Any) -> Any:
         """The tokenizer of prompts for a tune: its own, else the base model's.
 

@@ -281,6 +281,10 @@ class Measurement(Brief):
         Raises:
             OutputError: if the file cannot be written. Nothing half-written is left.
         """
+        return write_whole(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of the file that `save` writes: the same bytes for the same measurement."""
         from safetensors.torch import save
 
         # One entry, for safetensors writes several in any order, and one measurement is one file, byte for byte.
@@ -294,7 +298,7 @@ class Measurement(Brief):
             name: torch.cat([getattr(item.maps, name) for item in self.items], dim=1).contiguous()
             for name in self._map_names()
         }
-        return write_whole(Path(path), save(tensors, metadata={_HEADER: json.dumps(header)}))
+        return save(tensors, metadata={_HEADER: json.dumps(header)})
 
     @classmethod
     def load(cls, path: str | Path) -> Measurement:

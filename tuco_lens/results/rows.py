@@ -32,9 +32,9 @@ COLUMNS: Final[dict[str, str]] = {
     "output_co": "float64",
     "error": "string",
 }
-"""Columns of a result file and their types; `output_co` is there when the drift was measured, `error` where a prompt that
-cannot be measured has a row, which says why and has no values, and `group` with `tune` or `step` where there are several
-tunes or steps."""
+"""Columns of a result file and their types; `output_co` is there when the drift was measured, `error` where a prompt
+that cannot be measured has a row, which says why and has no values, and `group` with `tune` or `step` where there are
+several tunes or steps."""
 
 PARQUET_ROWS: Final = 4096
 

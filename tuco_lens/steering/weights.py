@@ -8,6 +8,7 @@ themselves back.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
@@ -112,11 +113,16 @@ def plain_name(name: str) -> str:
     return name.replace(".base_layer.", ".").replace("._original_component", "")
 
 
-@torch.no_grad()
 def weights_digest(pair: ModelPair) -> str:
     """SHA-256 of a sample of every tensor of both models: training moves every tensor that it touches."""
+    return models_digest((pair.base, pair.tuned))
+
+
+@torch.no_grad()
+def models_digest(models: Iterable[Any]) -> str:
+    """SHA-256 of a sample of every tensor of some models, in their order."""
     digest = hashlib.sha256()
-    for model in (pair.base, pair.tuned):
+    for model in models:
         spread = is_offloaded(model)
         for name, tensor in whole_weights(model) if spread else sorted(model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -1,13 +1,13 @@
 """`TuneComparison`: several tunes of one base on the same prompts, and what tells them apart.
 
-`compare.py` makes it. Differences are paired, prompt by prompt, so that what prompts differ in drops out; their p-values
-are corrected together (Holm). Two tunes that only differ in their seed are the natural null for "two tunes differ".
+`compare.py` makes it. Differences are paired, prompt by prompt, so that what prompts differ in drops out; their
+p-values are corrected together (Holm). Two tunes that only differ in their seed are the natural null for "two tunes differ".
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from tuco_lens.brief import Brief, brief
+from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.errors import InputError
 from tuco_lens.tunes import folder as store
 from tuco_lens.tunes.measured import ALL, check_alike, group_masks, mean_table, result_rows, tuco_array
@@ -59,9 +59,10 @@ class TuneComparison(Brief):
         check_alike(self.measurements, self.groups)
 
     def __repr__(self) -> str:
-        n, tunes = len(self.groups), ", ".join(map(brief, self.names))
-        lines = [f"TuneComparison of {len(self.names)} tunes on {n} prompts: {tunes}", f"  {self.summary()}"]
-        return "\n".join([*lines, "  .table  .differences  .heatmap()  .distributions()  .layer_profile()  .only(group)"])
+        tunes = ", ".join(map(brief, self.names))
+        what = f"TuneComparison of {len(self.names)} tunes on {len(self.groups)} prompts: {tunes}"
+        after = ".summary()  .table  .differences  .heatmap()  .distributions()  .layer_profile()  .only(group)"
+        return f"{in_lines(what)}\n  {after}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,11 +142,15 @@ class TuneComparison(Brief):
         }
         return replace(self, measurements=chosen, groups=tuple(self.groups[i] for i in kept))
 
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """A row per tune and prompt, as in a result file."""
+        return result_rows(self.measurements, self.groups, "tune")
+
     def to_frame(self) -> pd.DataFrame:
         """A row per tune and prompt: tune, group, and the columns of a result file."""
         import pandas as pd
 
-        return pd.DataFrame(result_rows(self.measurements, self.groups, "tune"))
+        return pd.DataFrame(self.rows())
 
     def summary(self) -> str:
         """What was found, in words that say no more than the corrected tests allow."""

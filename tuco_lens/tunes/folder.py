@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,9 +51,12 @@ def make_folder(folder: Path) -> None:
 
 
 def save_measurement(folder: Path, name: object, measurement: Measurement) -> dict[str, str]:
-    """Writes one tune's measurement; returns what the index says of it."""
-    path = measurement.save(measurement_path(folder, name))
-    return {"file": path.name, "sha256": _digest(path)}
+    """Writes one tune's measurement, unless the file is there as it should be; returns what the index says of it."""
+    path, content = measurement_path(folder, name), measurement.to_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if not path.exists() or _digest(path) != digest:
+        write_whole(path, content)
+    return {"file": path.name, "sha256": digest}
 
 
 def load_measurement(folder: Path, entry: Mapping[str, str]) -> Measurement:
@@ -100,7 +103,7 @@ def read_index(place: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:
     return path.parent, content  # pyright: ignore[reportUnknownVariableType]
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], *, key: str, drift: bool) -> Path:
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, key: str, drift: bool) -> Path:
     """Writes the rows as .jsonl, .csv or .parquet, by the ending of `path`.
 
     Raises:

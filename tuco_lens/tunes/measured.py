@@ -116,7 +116,12 @@ def _mean_row(values: Float[np.ndarray, " prompt"]) -> dict[str, Any]:
         return row | dict.fromkeys(("mean", "low", "high", *QUANTILES), np.nan)
     found = mean_interval(there)
     spread = np.quantile(there, list(QUANTILES.values())).tolist()
-    return row | {"mean": found.value, "low": found.low, "high": found.high, **dict(zip(QUANTILES, spread, strict=True))}
+    return row | {
+        "mean": found.value,
+        "low": found.low,
+        "high": found.high,
+        **dict(zip(QUANTILES, spread, strict=True)),
+    }
 
 
 def result_rows(measurements: Measurements, groups: Sequence[str], key: str) -> Iterator[dict[str, Any]]:
