@@ -13,12 +13,13 @@ import torch
 from benchmarks.heatmap import large_map
 from tests.chromium import NEEDS_CHROMIUM, Visit
 from tests.measurements import HOSTILE, a_measurement
-from tuco_lens.plots import LayerProfile, LayerTokenMap, difference
+from tuco_lens.plots import Curve, Grid, LayerProfile, LayerTokenMap, Steps, difference
 from tuco_lens.plots.token_axis import MAX_LABELLED
 
 pytestmark = NEEDS_CHROMIUM
 Visiting = Callable[..., Visit]
 ELEMENTS = "document.querySelectorAll('.js-plotly-plot *').length"
+WORDS = tuple(f"word {i}" for i in range(100))
 ROLES = ("template", "system", "system", "user", "user", "user", "assistant", "template")
 
 
@@ -27,6 +28,17 @@ def a_map(tokens: tuple[str, ...] = tuple("abcdefgh"), n_layers: int = 4, **fiel
     share, total = (torch.rand(n_layers, len(tokens), generator=generator) for _ in range(2))
     ids = tuple(range(70, 70 + len(tokens)))
     return LayerTokenMap(share, tokens, token_ids=ids, ptc=(1 - share) * total, ftc=share * total, **fields)
+
+
+def a_grid(rows: tuple[str, ...], columns: tuple[str, ...], **fields: Any) -> Grid:
+    values = torch.rand(len(rows), len(columns), generator=torch.Generator().manual_seed(0))
+    return Grid(values, rows, columns, "tune", "prompt", low=values - 0.01, high=values + 0.01, **fields)
+
+
+def some_steps(*names: str) -> Steps:
+    curves = tuple(Curve(name, [0, 10, 40], [0, 0.1, 0.2], [0, 0.05, 0.1], [0, 0.2, 0.3]) for name in names)
+    log = [{"step": step, "loss": 3 - step / 20, "learning_rate": 5e-5 - step * 1e-6} for step in range(0, 45, 5)]
+    return Steps(curves, [*log, {"step": 20, "eval_loss": 2.5}, {"step": 40, "eval_loss": 1.5}])
 
 
 def opened(visit: Visiting, folder: Path, figure: Any, width: int = 1280) -> Visit:
@@ -59,7 +71,8 @@ def test_figures_draw_without_network_and_without_complaint(
 ) -> None:
     profile = a_measurement([tuple("abc"), tuple("de")]).layer_profile()
     some = a_map(roles=ROLES)
-    for statistic in (some, some.minus(a_map(tuple("abxdegh"))), profile):
+    grid = a_grid(("a", "b", "c"), WORDS, groups=("chat",) * 60 + ("text",) * 40)
+    for statistic in (some, some.minus(a_map(tuple("abxdegh"))), profile, grid, some_steps("chat", "text")):
         page = opened(visit, tmp_path, statistic.figure(theme), width)
         assert page.overflow() == 0
         page.assert_innocent()
@@ -159,6 +172,8 @@ def test_hostile_tokens_and_names_are_shown_as_text_and_nothing_runs(tmp_path: P
         some.figure(),
         difference(some, a_map((*HOSTILE[:-3], "new")), names=(HOSTILE[0], HOSTILE[1])).figure(),
         LayerProfile({name: torch.rand(2, 3) for name in HOSTILE if name.isprintable()}).figure(),
+        a_grid(HOSTILE, HOSTILE, groups=HOSTILE, texts=[HOSTILE] * len(HOSTILE)).figure(),
+        some_steps(*HOSTILE[:5]).figure(),
     ]
     for figure in drawn:
         page = opened(visit, tmp_path, figure)
@@ -175,6 +190,50 @@ def test_labels_and_hover_texts_show_markup_as_it_is(tmp_path: Path, visit: Visi
     assert labels(page) == ["<b>x</b>", "&lt;", "$x^2$", "a<br>b", "%{y}", "␀"]
     for column, token in enumerate(["<b>x</b>", "&lt;", "$x^2$", "a<br>b", "%{y}", "␀"]):
         assert f": {token}layer" in pointed_at(page, (column + 0.5) / 6, 0.4)
+
+
+def test_pointing_at_a_cell_of_a_grid_says_both_labels_whole_with_value_and_interval(
+    tmp_path: Path, visit: Visiting
+) -> None:
+    columns = ("<b>one</b>", "%{y}", "the same", "the same", "a label that is longer than the axis has room for")
+    grid = a_grid(("first & last", "second"), columns)
+    page = opened(visit, tmp_path, grid.figure())
+    values = torch.as_tensor(grid.values)
+    for row, column in ((0, 0), (0, 1), (1, 3), (1, 4)):
+        value = values[row, column].item()
+        words = pointed_at(page, (column + 0.5) / len(columns), 0.75 - row / 2)
+        assert words.startswith(f"tune {grid.rows[row]}")
+        assert f"prompt {column}: {columns[column]}TuCo {value:.4f}95 % interval" in words  # some labels recur
+        assert words.endswith(f"95 % interval {value - 0.01:.4f} to {value + 0.01:.4f}")
+
+
+def test_labels_of_a_grid_show_markup_as_it_is_and_those_that_recur_stay_apart(tmp_path: Path, visit: Visiting) -> None:
+    names = ("<b>x</b>", "&lt;", "$x^2$", "a<br>b", "%{y}", "same", "same")
+    page = opened(visit, tmp_path, a_grid(names, names).figure())
+    assert labels(page) == list(names)
+    assert page.page.locator(".ytick text").all_text_contents() == list(reversed(names))  # from below
+    page.assert_innocent()
+
+
+def test_a_grid_of_many_prompts_labels_as_many_as_there_is_room_for(tmp_path: Path, visit: Visiting) -> None:
+    figure = a_grid(("a", "b"), tuple(f"word {i}" for i in range(300))).figure()
+    many, few = (labels(opened(visit, tmp_path, figure, width)) for width in (1280, 390))
+    assert 2 <= len(few) < len(many) < 300
+
+
+def test_zooming_in_on_steps_zooms_in_every_panel(tmp_path: Path, visit: Visiting) -> None:
+    page = opened(visit, tmp_path, some_steps("chat").figure())
+    box = page.page.locator(".nsewdrag").first.bounding_box()  # that of TuCo
+    y = box["y"] + box["height"] / 2
+    page.page.mouse.move(box["x"] + box["width"] * 0.5, y)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + box["width"] * 0.75, y, steps=5)
+    page.page.mouse.up()
+    page.page.wait_for_timeout(300)
+    layout = "document.querySelector('.js-plotly-plot')._fullLayout"
+    ranges = [page.page.evaluate(f"{layout}.xaxis{number}.range") for number in ("", 2, 3)]
+    assert ranges[0] == ranges[1] == ranges[2]
+    assert ranges[0][0] > 10
 
 
 def test_a_figure_offers_no_upload(tmp_path: Path, visit: Visiting) -> None:

@@ -153,7 +153,7 @@ def test_several_pairs_stand_side_by_side_and_what_one_lacks_is_missing() -> Non
     (heatmap,) = pairs_figure(results).data
     assert np.isnan(heatmap.z).tolist() == [[False, True], [False, False], [True, False]]
     by_task = pairs_figure(results, goal="minimise", by="task")
-    assert list(by_task.layout.yaxis.ticktext) == ["a", "b", "c"]
+    assert list(by_task.layout.yaxis.labelalias.values()) == ["a", "b", "c"]
     assert by_task.data[0].z[0][0] == pytest.approx(100 * results["one"].cross_validated()["min_delta"][0])
     with pytest.raises(InputError, match="no results"):
         pairs_figure({})

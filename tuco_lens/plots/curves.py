@@ -127,6 +127,8 @@ class Curves(Statistic):
     """Lower end of the y axis; None to let the data decide."""
     high: float | None = None
     """Its upper end."""
+    x_form: str = ".4~g"
+    """How the hover text writes x, as d3 reads it."""
 
     def __post_init__(self) -> None:
         if not self.curves:
@@ -157,7 +159,7 @@ class Curves(Statistic):
     def figure(self, theme: Theme = "light") -> go.Figure:
         """Draws them: lines, with bands where there are few, over the grey bands of null controls."""
         colours = look(theme)
-        figure = Figure([*self._null_traces(colours), *self._curve_traces(colours)])
+        figure = Figure(list(self.traces(colours)))
         marked = {"color": colours.quiet, "width": 1, "dash": "dash"}
         if self.reference is not None:
             figure.add_hline(y=self.reference, line=marked)
@@ -165,6 +167,11 @@ class Curves(Statistic):
             figure.add_vline(x=self.x_reference, line=marked)
         self._lay_out(figure, colours)
         return figure
+
+    def traces(self, colours: Look) -> Iterator[go.Scatter]:
+        """What the figure holds: the bands of null controls, those of the curves, and the lines."""
+        yield from self._null_traces(colours)
+        yield from self._curve_traces(colours)
 
     def _null_traces(self, colours: Look) -> Iterator[go.Scatter]:
         for null in self.nulls:
@@ -192,29 +199,39 @@ class Curves(Statistic):
             meta=[shown_name(curve.name), _axis_title(self.x_name, ""), _axis_title(self.y_name, "")],
             legendgroup=curve.name,
             hovertemplate=(
-                "<b>%{meta[0]}</b><br>%{meta[1]} %{x:.4~g}<br>%{meta[2]} %{y:.4~g}%{customdata}<extra></extra>"
+                f"<b>%{{meta[0]}}</b><br>%{{meta[1]}} %{{x:{self.x_form}}}<br>%{{meta[2]}} %{{y:.4~g}}%{{customdata}}"
+                "<extra></extra>"
             ),
         )
 
     def _lay_out(self, figure: go.Figure, colours: Look) -> None:
-        alone = len(self.curves) == 1 and not self.nulls
-        texts = [curve.legend for curve in (*self.nulls, *self.curves)]
         figure.update_layout(
             template=colours.template,
             hovermode="closest",
-            showlegend=not alone,
             xaxis={"title": {"text": _axis_title(self.x_name, self.x_unit)}, **self._x_ticks()},
             yaxis={"title": {"text": _axis_title(self.y_name, self.y_unit)}, **self._y_range()},
-            **legend_below(() if alone else texts, 420),
+            **self.legend(420),
         )
-        title = self.title or f"{self.y_name} against {self.x_name}"
-        set_title(figure, *title_lines(title), *self._notes(alone=alone))
+        set_title(figure, *self.words())
 
-    def _notes(self, *, alone: bool) -> Iterator[str]:
-        if alone:
+    @property
+    def _is_alone(self) -> bool:
+        return len(self.curves) == 1 and not self.nulls
+
+    def legend(self, height: int) -> dict[str, Any]:
+        """The layout of a figure of these curves, `height` px without its legend; one curve needs none."""
+        texts = [] if self._is_alone else [curve.legend for curve in (*self.nulls, *self.curves)]
+        return {"showlegend": not self._is_alone, **legend_below(texts, height)}
+
+    def words(self) -> Iterator[str]:
+        """The title and the notes below it, for `set_title`."""
+        yield from title_lines(self.title or f"{self.y_name} against {self.x_name}")
+        if self._is_alone:
             yield self.curves[0].legend
         if any(curve.low is not None for curve in self.curves):
-            yield plotly_text(self.interval) + ("" if self._has_bands else " in the hover text")
+            yield plotly_text(readable(self.interval, NOTE_CHARACTERS)) + (
+                "" if self._has_bands else " in the hover text"
+            )
         yield missing_note(np.concatenate([as_float32(curve.y) for curve in self.curves]))
 
     @property

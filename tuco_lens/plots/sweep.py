@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from tuco_lens.errors import InputError
 from tuco_lens.plots.display import Figure
+from tuco_lens.plots.grid import Grid
 from tuco_lens.plots.labels import plotly_text, readable
 from tuco_lens.plots.lines import MAX_BANDS, LineStyle, as_float32, band, legend_below, line_style
 from tuco_lens.plots.statistic import set_title
@@ -54,10 +55,9 @@ class _Cell:
         return f"{100 * self.delta:+.1f}" + ("*" if self.p_holm < SIGNIFICANT else "")
 
     @property
-    def hover(self) -> str:
-        """What the hover text says beside the names."""
-        interval = f"95 % interval {100 * self.low:+.2f} to {100 * self.high:+.2f}"
-        return f"Δ {100 * self.delta:+.2f} points, {interval}<br>p {self.p:.3g}, corrected {self.p_holm:.3g}"
+    def note(self) -> str:
+        """What the hover text says beside Δ and its interval."""
+        return f"p {self.p:.3g}, corrected {self.p_holm:.3g}"
 
 
 def accuracy_figure(frame: pd.DataFrame, *, by: By = "task", theme: Theme = "light") -> go.Figure:
@@ -122,7 +122,7 @@ def delta_figure(frame: pd.DataFrame, *, by: By = "task", theme: Theme = "light"
     cells = [[_Cell.of(row, goal) for goal in goals] for _, row in frame.iterrows()]
     names = [str(name) for name in frame[by]]
     title = "Change of accuracy, out of fold (Δ)"
-    return _heatmap(cells, names, goals, title=title, across="α chosen to", theme=theme)
+    return _grid(cells, names, goals, title=title, across="α chosen to").figure(theme)
 
 
 def pairs_figure(
@@ -147,59 +147,31 @@ def pairs_figure(
     names = list(dict.fromkeys(str(name) for table in tables.values() for name in table.index))
     cells = [[_Cell.of(t.loc[name], goal) if name in t.index else None for t in tables.values()] for name in names]
     title = f"Δ, α chosen to {goal} accuracy"
-    return _heatmap(cells, names, list(tables), title=title, across="pair", theme=theme)
+    return _grid(cells, names, list(tables), title=title, across="pair").figure(theme)
 
 
-def _heatmap(
-    cells: Sequence[Sequence[_Cell | None]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    *,
-    title: str,
-    across: str,
-    theme: Theme,
-) -> go.Figure:
-    colours = look(theme)
-    z: Float[np.ndarray, "row column"] = np.array(
-        [[np.nan if cell is None else 100 * cell.delta for cell in row] for row in cells], dtype=np.float32
+def _grid(
+    cells: Sequence[Sequence[_Cell | None]], rows: Sequence[str], columns: Sequence[str], *, title: str, across: str
+) -> Grid:
+    def points(side: str) -> Float[np.ndarray, "row column"]:
+        return np.array([[100 * getattr(cell, side) if cell else np.nan for cell in row] for row in cells])
+
+    return Grid(
+        points("delta"),
+        tuple(rows),
+        tuple(columns),
+        column_name=across,
+        value="Δ",
+        unit="points",
+        low=points("low"),
+        high=points("high"),
+        texts=[[cell.text if cell else "" for cell in row] for row in cells],
+        notes=[[cell.note if cell else "" for cell in row] for row in cells],
+        form="+.2f",
+        diverging=True,
+        title=title,
+        remark=f"* p < {SIGNIFICANT:g}, Holm-corrected",
     )
-    largest = float(np.nanmax(np.abs(z), initial=0.0)) or 1.0  # a colour scale of no width has no colours
-    hover = [
-        [
-            f"<b>{_label(name)}</b>, {_label(column)}<br>{cell.hover}" if cell else ""
-            for cell, column in zip(row, columns, strict=True)
-        ]
-        for row, name in zip(cells, rows, strict=True)
-    ]
-    trace = go.Heatmap(
-        z=z,
-        text=[["" if cell is None else cell.text for cell in row] for row in cells],
-        texttemplate="%{text}",
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
-        hoverongaps=False,
-        colorscale=[list(stop) for stop in colours.diverging],
-        zmin=-largest,
-        zmax=largest,
-        xgap=1,
-        ygap=1,
-        colorbar={"title": {"text": "Δ (points)", "side": "right"}, "thickness": 12, "len": 1},
-    )
-    figure = Figure(trace)
-    figure.update_layout(
-        template=colours.template,
-        height=170 + 26 * max(3, len(rows)),
-        plot_bgcolor=colours.missing,
-        # Numeric axes: as categories, names that are cut alike would fall together.
-        xaxis={"title": {"text": across}, **_ticks(columns)},
-        yaxis={**_ticks(rows), "autorange": "reversed"},
-    )
-    set_title(figure, title, f"* p < {SIGNIFICANT:g}, Holm-corrected")
-    return figure
-
-
-def _ticks(names: Sequence[str]) -> dict[str, Any]:
-    return {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": [_label(name) for name in names]}
 
 
 def _label(name: str) -> str:

@@ -1,5 +1,7 @@
 """The token axis of the maps (`heatmap.py`, `difference.py`): a column per token, its labels, and the band of spans.
 
+The band is also that of the grids (`grid.py`), where it tells the columns' groups.
+
 The axis is one of categories, and a category is all that the hover text says about a token. So that text is sent once
 per token, not once per cell. Positions of shapes and notes are column indices, counted from 0.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,8 +98,13 @@ class TokenAxis(Brief):
         """First column, column after the last, and role of each span; none where nobody speaks (plain text)."""
         if self.roles is None or not set(self.roles) & set(_SPEAKERS):
             return []
-        starts = [i for i, role in enumerate(self.roles) if i == 0 or role != self.roles[i - 1]]
-        return [(a, b, self.roles[a]) for a, b in itertools.pairwise([*starts, len(self.roles)])]
+        return spans_of(self.roles)
+
+
+def spans_of(names: Sequence[str]) -> list[tuple[int, int, str]]:
+    """First column, column after the last, and name of each run of columns that have one name."""
+    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    return [(a, b, names[a]) for a, b in itertools.pairwise([*starts, len(names)])]
 
 
 def labelled_positions(n_tokens: int, max_ticks: int = MAX_TICKS) -> list[int]:
@@ -107,22 +114,26 @@ def labelled_positions(n_tokens: int, max_ticks: int = MAX_TICKS) -> list[int]:
 
 
 def add_band(figure: go.Figure, axis: TokenAxis, look: Look, height: int) -> str:
-    """Draws the spans as a coloured band between a map and its labels, if the prompt has any.
+    """Draws the spans as a coloured band between a map and its labels, if the prompt has any; see `add_spans`."""
+    return add_spans(figure, axis.roles or (), role_colours(look), height) if axis.spans else ""
+
+
+def add_spans(
+    figure: go.Figure, names: Sequence[str], colours: Mapping[str, str], height: int, room: int = _NARROW
+) -> str:
+    """Draws runs of columns that have one name as a coloured band between a map and its labels.
 
     Args:
         figure: with the map on x and y; `height` grows by what the band needs.
-        axis: the columns.
-        look: the theme.
+        names: of each column, [n_columns], as plain text.
+        colours: of each name; what has none gets the last of them.
         height: of the map, in px.
+        room: that the columns have on a telephone, in px.
 
     Returns:
-        A legend of the roles that found no room for their names in the band; empty if all did.
+        A legend of the names that found no room in the band; empty if all did.
     """
-    spans = axis.spans
-    if not spans:
-        return ""
-    colours = role_colours(look)
-    figure.add_trace(_band(axis, colours))
+    figure.add_trace(_band(names, colours))
     total = height + BAND_HEIGHT + _GAP
     nothing: dict[str, Any] = {"ticks": "", "showticklabels": False, "showline": False, "fixedrange": True}
     figure.update_layout(
@@ -131,19 +142,20 @@ def add_band(figure: go.Figure, axis: TokenAxis, look: Look, height: int) -> str
         yaxis={"domain": [1 - height / total, 1]},
         yaxis2={"domain": [0, BAND_HEIGHT / total], "range": [-0.5, 0.5], **nothing},
     )
-    width = _NARROW / len(axis.tokens)
+    width = room / len(names)
+    spans = spans_of(names)
     named = [span for span in spans if len(span[2]) * _CHARACTER <= (span[1] - span[0]) * width and span[2] in colours]
-    for first, after, role in named:
+    for first, after, name in named:
         figure.add_annotation(
             x=(first + after - 1) / 2,
             y=0,
             yref="y2",
-            text=plotly_text(role),
+            text=plotly_text(name),
             showarrow=False,
-            font={"size": 10, "color": _ink_on(colours[role])},
+            font={"size": 10, "color": _ink_on(colours[name])},
         )
-    unnamed = [role for role in colours if role in (axis.roles or ()) and role not in {span[2] for span in named}]
-    return "  ".join(f'<span style="color:{colours[role]}">■</span> {role}' for role in unnamed)
+    unnamed = [name for name in colours if name in names and name not in {span[2] for span in named}]
+    return "  ".join(f'<span style="color:{colours[name]}">■</span> {plotly_text(name)}' for name in unnamed)
 
 
 def role_colours(look: Look) -> dict[str, str]:
@@ -163,13 +175,13 @@ def _ink_on(colour: str) -> str:
     return ink((red, green, blue))
 
 
-def _band(axis: TokenAxis, colours: dict[str, str]) -> go.Heatmap:
+def _band(names: Sequence[str], colours: Mapping[str, str]) -> go.Heatmap:
     """One row of cells. As shapes, the spans of a long chat would be more bytes than its map."""
-    codes = list(colours)
-    row = [codes.index(role) if role in codes else len(codes) - 1 for role in axis.roles or ()]
-    steps = [(edge / len(codes), colours[role]) for i, role in enumerate(codes) for edge in (i, i + 1)]
+    codes = {name: code for code, name in enumerate(colours)}
+    row = [codes.get(name, len(codes) - 1) for name in names]
+    steps = [(edge / len(codes), colours[name]) for name, i in codes.items() for edge in (i, i + 1)]
     return go.Heatmap(
-        z=np.array([row], dtype=np.uint8),
+        z=np.array([row], dtype=np.min_scalar_type(len(codes))),
         yaxis="y2",
         zmin=-0.5,
         zmax=len(codes) - 0.5,
