@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import Measurement as Measurement
     from tuco_lens.results.measurement import PromptMeasurement as PromptMeasurement
     from tuco_lens.runs import cluster as cluster
+    from tuco_lens.tunes.compare import compare as compare
+    from tuco_lens.tunes.comparison import TuneComparison as TuneComparison
+    from tuco_lens.tunes.trajectory import Trajectory as Trajectory
+    from tuco_lens.tunes.trajectory import trajectory as trajectory
 
 __version__ = "0.1.0"
 
@@ -31,6 +35,10 @@ _HOMES = {
     "PromptMeasurement": "results.measurement",
     "ContributionCache": "engine.contributions",
     "Prompt": "prompts.prompt",
+    "compare": "tunes.compare",
+    "TuneComparison": "tunes.comparison",
+    "trajectory": "tunes.trajectory",
+    "Trajectory": "tunes.trajectory",
     "TucoLensError": "errors",
     "LoadError": "errors",
     "PairMismatchError": "errors",

@@ -25,6 +25,7 @@ from tuco_lens.cli.pairs import pairs
 from tuco_lens.cli.plan import plan
 from tuco_lens.cli.sweep import sweep
 from tuco_lens.cli.terminal import PROGRAM, complain, set_up_streams
+from tuco_lens.cli.tunes import compare, trajectory
 from tuco_lens.errors import Interrupted, TucoLensError
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -49,6 +50,7 @@ def build() -> typer.Typer:
     """The program with all its commands."""
     app = typer.Typer(name=PROGRAM, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(_root)
+    app.command("compare")(compare)
     app.command("demo")(demo)
     app.command("experiment")(experiment)
     app.command("explain")(explain)
@@ -58,6 +60,7 @@ def build() -> typer.Typer:
     app.command("plan")(plan)
     app.command("cache")(cache)
     app.command("sweep")(sweep)
+    app.command("trajectory")(trajectory)
     return app
 
 

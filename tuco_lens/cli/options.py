@@ -120,17 +120,31 @@ def takes_pair(
 
     def choice(options: dict[str, Any]) -> PairChoice:
         named = choose_pair(*(options.pop(name) for name in _NAMING))
-        how = {name: options.pop(name) for name in taken}
-        if "device_map" in how:
-            how["device_map"] = device_map(how["device_map"])
-            how["max_memory"] = memory_limits(how["max_memory"])
-            how["offload_folder"] = how.pop("offload")
-        return with_loading(named, **how)
+        return with_loading(named, **_loading(options, taken))
 
     naming = [_option(name, kind, None) for name, kind in _NAMING.items()]
     loading = [_option(name, kind, default) for name, (kind, default) in taken.items()]
     loading[0] = loading[0].replace(default=backend)
     return functools.partial(_replaced, "choice", choice, naming, loading)
+
+
+def takes_loading(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options of how models are loaded; its own parameter `loading` gets them as arguments.
+
+    They are those of `ModelPair.from_pretrained`.
+    """
+    options = [_option(name, kind, default) for name, (kind, default) in _LOADING.items()]
+    return _replaced("loading", lambda given: _loading(given, _LOADING), options, [], command)
+
+
+def _loading(options: dict[str, Any], taken: Collection[str]) -> dict[str, Any]:
+    """Takes the options of loading out of all that were given, as arguments of `ModelPair.from_pretrained`."""
+    how = {name: options.pop(name) for name in taken}
+    if "device_map" in how:
+        how["device_map"] = device_map(how["device_map"])
+        how["max_memory"] = memory_limits(how["max_memory"])
+        how["offload_folder"] = how.pop("offload")
+    return how
 
 
 def takes_reading(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""The checkpoints of a training run, by step, and what the trainer logged: a folder as transformers' `Trainer` leaves it."""
+"""The checkpoints of a training run, by step, and what the trainer logged, as transformers' `Trainer` leaves them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ def find_checkpoints(places: str | Path | Sequence[str | Path]) -> list[Checkpoi
     found = sorted((Checkpoint(_step(path), path) for place in given for path in _folders(place)), key=lambda c: c.step)
     if not found:
         raise InputError("no checkpoints", "no place is given", _REMEDY)
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         if one.step == other.step:
             why = f"{str(one.path)!r} and {str(other.path)!r} are both of step {one.step}"
             raise InputError("cannot order the checkpoints", why, "give the checkpoints of one run")

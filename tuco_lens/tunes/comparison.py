@@ -1,7 +1,8 @@
 """`TuneComparison`: several tunes of one base on the same prompts, and what tells them apart.
 
-`compare.py` makes it. Differences are paired, prompt by prompt, so that what prompts differ in drops out; their
-p-values are corrected together (Holm). Two tunes that only differ in their seed are the natural null for "two tunes differ".
+`compare.py` makes it; `words.py` puts it in words. Differences are paired, prompt by prompt, so that what prompts vary
+in drops out; their p-values are corrected together (Holm). Two tunes that differ in their seed alone are the natural
+null for "two tunes differ".
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Float
 from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.errors import InputError
 from tuco_lens.tunes import folder as store
-from tuco_lens.tunes.measured import ALL, check_alike, group_masks, mean_table, result_rows, tuco_array
+from tuco_lens.tunes.measured import check_alike, group_masks, mean_table, result_rows, tuco_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import MapKind, Measurement
 
 KIND: Final = "comparison"
-SIGNIFICANCE: Final = 0.05
-"""Corrected p-value below which two tunes are told apart."""
 
 
 @dataclass(frozen=True, eq=False)  # `==` of arrays has no single truth value
@@ -102,6 +101,7 @@ class TuneComparison(Brief):
         import pandas as pd
 
         from tuco_lens.stats import holm
+        from tuco_lens.tunes.words import verdict
 
         pairs = itertools.combinations(range(len(self.names)), 2)
         rows = [self._difference(i, j, group) for i, j in pairs for group in group_masks(self.groups)]
@@ -111,7 +111,7 @@ class TuneComparison(Brief):
         corrected = np.full(len(frame), np.nan)
         corrected[tested] = holm(frame["p"].to_numpy(dtype=np.float64)[tested])
         frame["p_holm"] = corrected
-        frame["verdict"] = [_verdict(*row) for row in frame[["difference", "p_holm"]].itertuples(index=False)]
+        frame["verdict"] = [verdict(*row) for row in frame[["difference", "p_holm"]].itertuples(index=False)]
         return frame
 
     @cached_property
@@ -154,24 +154,21 @@ class TuneComparison(Brief):
 
     def summary(self) -> str:
         """What was found, in words that say no more than the corrected tests allow."""
-        parts = [self._means(group) for group in self.group_names]
-        if len(self.names) > 1:
-            parts.append(self._told_apart())
-        if self.left_out:
-            parts.append(f"{len(self.left_out)} left out: {', '.join(self.left_out)}.")
-        return " ".join(parts)
+        from tuco_lens.tunes.words import comparison_summary
+
+        return comparison_summary(self)
 
     def heatmap(self) -> Grid:
         """TuCo of every prompt by every tune, prompts by group: a statistic that draws itself."""
         from tuco_lens.tunes.figures import prompt_grid
 
-        return prompt_grid(self)
+        return prompt_grid(self.measurements, self.groups, "tune")
 
     def distributions(self) -> Groups:
         """TuCo by tune: histogram, ECDF and box plot; of one group with `only`."""
-        from tuco_lens.plots.groups import Groups
+        from tuco_lens.tunes.figures import tuco_groups
 
-        return Groups(dict(zip(self.names, self.tuco, strict=True)))
+        return tuco_groups(self)
 
     def layer_profile(self, kind: ProfileKind = "cumulative") -> LayerProfile:
         """A line per tune: median and quartiles over prompts, by layer; see `Measurement.layer_profile`."""
@@ -266,35 +263,6 @@ class TuneComparison(Brief):
         """TuCo by two tunes, of the prompts of a group that both have a value of."""
         there = group_masks(self.groups)[group] & np.isfinite(self.tuco[i]) & np.isfinite(self.tuco[j])
         return self.tuco[i, there], self.tuco[j, there]
-
-    def _means(self, group: str) -> str:
-        rows = self.table[self.table["group"] == group].sort_values("mean", ascending=False)
-        listed = ", ".join(
-            f"{name} {mean:.4f} [{low:.4f}, {high:.4f}]"
-            for name, mean, low, high in rows[["tune", "mean", "low", "high"]].itertuples(index=False)
-        )
-        return f"{group} (n = {rows['n'].max()}): {listed}."
-
-    def _told_apart(self) -> str:
-        frame = self.differences
-        apart = [
-            f"{first if difference > 0 else second} above {second if difference > 0 else first} on {group}"
-            for first, second, group, difference, verdict in frame[
-                ["first", "second", "group", "difference", "verdict"]
-            ].itertuples(index=False)
-            if verdict != NOT_APART and group != ALL
-        ]
-        tested = f"p < {SIGNIFICANCE:g}, Holm over {len(frame)} paired tests"
-        return f"Told apart ({tested}): {', '.join(apart)}." if apart else f"No two tunes are told apart ({tested})."
-
-
-NOT_APART: Final = "not told apart"
-
-
-def _verdict(difference: float, p: float) -> str:
-    if not p < SIGNIFICANCE:  # nor where there is none
-        return NOT_APART
-    return "first is higher" if difference > 0 else "second is higher"
 
 
 def _require_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:

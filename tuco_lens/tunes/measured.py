@@ -36,17 +36,18 @@ def grouped(prompts: PromptLike | Sequence[PromptLike] | Mapping[str, Any]) -> t
     """
     is_mapping = isinstance(prompts, Mapping) and "messages" not in prompts  # that one is a chat
     named = cast("Mapping[str, Any]", prompts) if is_mapping else {ONE_GROUP: prompts}
-    listed = {str(name): as_prompt_list(each) for name, each in named.items()}
-    for name, each in listed.items():
-        if not each:
-            raise InputError(f"the group {name!r} has no prompts", "it is empty", "leave it out, or give it one")
-        if name == ALL and len(listed) > 1:
-            raise InputError("a group is called 'all'", "tables call all groups together so", "give it another name")
-    if not listed:
+    if not named:
         raise InputError("no prompts", "there is no group of them", "give at least one")
-    return [prompt for each in listed.values() for prompt in each], tuple(
-        name for name, each in listed.items() for _ in each
-    )
+    listed: list[PromptLike] = []
+    groups: list[str] = []
+    for name, given in named.items():
+        if is_mapping and not given:
+            raise InputError(f"the group {name!r} has no prompts", "it is empty", "leave it out, or give it one")
+        if name == ALL and len(named) > 1:
+            raise InputError("a group is called 'all'", "tables call all groups together so", "give it another name")
+        listed += as_prompt_list(given)
+        groups += [str(name)] * (len(listed) - len(groups))
+    return listed, tuple(groups)
 
 
 def check_alike(measurements: Measurements, groups: Sequence[str]) -> None:
@@ -140,3 +141,15 @@ def layer_means(measurements: Mapping[Hashable, Measurement]) -> Float[np.ndarra
 
     columns = [torch.stack([item.last_token() for item in each]).double() for each in measurements.values()]
     return np.array([each.nanmean(dim=0).numpy() for each in columns])
+
+
+def half_step(steps: np.ndarray, values: Float[np.ndarray, " step"]) -> float:
+    """Where values first reach half of the last one, on straight lines between the steps; NaN where that is 0."""
+    goal = values[-1] / 2
+    reached = np.flatnonzero(values >= goal)
+    if not goal > 0 or not len(reached):
+        return np.nan
+    i = int(reached[0])
+    if i == 0:
+        return float(steps[0])
+    return float(np.interp(goal, values[i - 1 : i + 1], steps[i - 1 : i + 1]))

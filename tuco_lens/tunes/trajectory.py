@@ -22,7 +22,7 @@ from tuco_lens.prompts.prompt import PromptLike
 from tuco_lens.tunes import folder as store
 from tuco_lens.tunes.checkpoints import find_checkpoints, training_log
 from tuco_lens.tunes.comparison import TuneComparison
-from tuco_lens.tunes.measured import check_alike, mean_table, result_rows, tuco_array
+from tuco_lens.tunes.measured import check_alike, half_step, mean_table, result_rows, tuco_array
 from tuco_lens.tunes.measuring import Measured, measure_tunes
 from tuco_lens.tunes.options import OnError, RowsForm, TheBase, TuneOptions, TunesRun
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from tuco_lens.plots.grid import Grid
-    from tuco_lens.plots.steps import StepCurves
+    from tuco_lens.plots.steps import Steps
     from tuco_lens.plots.template import Theme
     from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.results.measurement import Measurement
@@ -108,7 +108,7 @@ class Trajectory(Brief):
                 "group": self.groups,
                 "prompt": [prompt.text for prompt in self.prompts],
                 "last": self.tuco[-1],
-                "half_step": [_half_step(np.array(self.steps), column) for column in self.tuco.T],
+                "half_step": [half_step(np.array(self.steps), column) for column in self.tuco.T],
             }
         )
         return frame.sort_values(["half_step", "index"], ignore_index=True)
@@ -141,7 +141,7 @@ class Trajectory(Brief):
 
         return trajectory_summary(self)
 
-    def curve(self) -> StepCurves:
+    def curve(self) -> Steps:
         """TuCo against step by group, over loss and learning rate where they were logged."""
         from tuco_lens.tunes.figures import step_curves
 
@@ -149,9 +149,9 @@ class Trajectory(Brief):
 
     def layer_grid(self) -> Grid:
         """Layer × step: mean over prompts of TuCo so far at the last token."""
-        from tuco_lens.tunes.figures import step_layer_grid
+        from tuco_lens.tunes.figures import layer_grid
 
-        return step_layer_grid(self)
+        return layer_grid(self.measurements, "step")
 
     def prompt_grid(self) -> Grid:
         """Step × prompt: TuCo of every prompt at every step, prompts by group."""
@@ -248,15 +248,3 @@ def trajectory(
 
     run = TunesRun(KIND, None if out is None else Path(out), resume, overwrite, progress, on_error, rows)
     return measure_tunes(base, steps, prompts, run, options, made, Trajectory.load)
-
-
-def _half_step(steps: np.ndarray, values: Float[np.ndarray, " step"]) -> float:
-    """Where the values first reach half of the last one."""
-    goal = values[-1] / 2
-    reached = np.flatnonzero(values >= goal)
-    if not goal > 0 or not len(reached):
-        return np.nan
-    i = int(reached[0])
-    if i == 0:
-        return float(steps[0])
-    return float(np.interp(goal, values[i - 1 : i + 1], steps[i - 1 : i + 1]))
