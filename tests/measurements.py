@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,3 +59,20 @@ def a_measurement(
     named = {"base": "org/base", "tuned": "org/tuned", "backend": "bridge", "dtype": "float32", "norm": "l1"}
     facts = {"chat": False, "drift": drift, "n_layers": n_layers, "d_model": 16, "version": "9.8.7"}
     return Measurement(tuple(items), MeasurementSettings(**{**named, **facts, **settings}))
+
+
+def scaled(measurement: Measurement, by: float, tuned: str = "org/other") -> Measurement:
+    """The same prompts with another fine-tuning component: every FTC times a number."""
+    items: list[PromptMeasurement] = []
+    for item in measurement:
+        maps = item.maps
+        ptc, cumulative_ptc = maps.ptc.clone(), maps.cumulative_ptc.clone()
+        norms = NormMaps(ptc, by * maps.ftc, cumulative_ptc, by * maps.cumulative_ftc, maps.drift)
+        items.append(replace(item, maps=norms))
+    return Measurement(tuple(items), replace(measurement.settings, tuned=tuned))
+
+
+def three_tunes(prompts: Sequence[tuple[str, ...]], n_layers: int = 3, **settings: Any) -> dict[str, Measurement]:
+    """Three tunes of one base that measured the same prompts: TuCo is lowest in the second, highest in the third."""
+    first = a_measurement(prompts, n_layers, **settings)
+    return {"first": first, "second": scaled(first, 0.1, "org/second"), "third": scaled(first, 3.0, "org/third")}

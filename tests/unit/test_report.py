@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import math
 import os
 import re
-import zlib
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from plotly.offline import get_plotlyjs
 
 from tests.measurements import HOSTILE, a_measurement
+from tests.report_page import Page, inflated
 from tuco_lens.errors import OutputError
 from tuco_lens.plots.template import LOOKS
 from tuco_lens.prompts.prompt import Prompt
@@ -31,44 +29,6 @@ from tuco_lens.report.data import colour_top, columns, distribution, report_data
 from tuco_lens.report.packing import COARSE, FINE, norm_error, pack_norms, pack_shares, share_error, share_planes
 from tuco_lens.report.page import rows, spoken
 from tuco_lens.results.measurement import Measurement, PromptMeasurement
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, the text outside scripts and styles, and the contents of the scripts."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.scripts: list[str] = []
-        self._inside = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside != "style":
-            self.text += data
-
-    def attributes(self, tag: str, name: str) -> list[str | None]:
-        return [attributes[name] for found, attributes in self.tags if found == tag and name in attributes]
-
-    @property
-    def data(self) -> dict[str, Any]:
-        return json.loads(inflated(self.scripts[0]))
-
-
-def inflated(text: str) -> bytes:
-    return zlib.decompress(base64.b64decode(text))
 
 
 def unpacked_shares(codes: np.ndarray[Any, Any], steps: int, top: float) -> np.ndarray[Any, Any]:

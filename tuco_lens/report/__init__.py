@@ -1,5 +1,6 @@
 """The HTML report: one file in which a measurement can be searched, sorted and looked into, readable offline.
 
+Several tunes that measured the same prompts are one page with a switch (`tunes.py`).
 Here the page is put together and written. What stands in it as HTML is in `page.py`; what its scripts draw in
 `data.py`, packed by `packing.py`; the scripts, the style and the frame are in `assets/report/`. The page fetches
 nothing, and its content policy lets only its own scripts run, whatever the prompts contain.
@@ -12,6 +13,7 @@ import functools
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Final
@@ -22,6 +24,7 @@ from tuco_lens.plots.labels import readable
 from tuco_lens.report import page
 from tuco_lens.report.data import report_data
 from tuco_lens.report.packing import to_text
+from tuco_lens.report.tunes import Tunes
 from tuco_lens.results.files import write_whole
 
 if TYPE_CHECKING:
@@ -32,11 +35,14 @@ SCRIPTS: Final = ("data.js", "table.js", "strip.js", "figures.js", "report.js")
 """Parts of the page's own script, in their order."""
 
 
-def write_report(measurement: Measurement, path: str | Path, *, title: str = "TuCo report") -> Path:
-    """Writes a measurement as one self-contained HTML page.
+def write_report(
+    measured: Measurement | Mapping[str, Measurement], path: str | Path, *, title: str = "TuCo report"
+) -> Path:
+    """Writes a measurement, or those of several tunes, as one self-contained HTML page.
 
     Args:
-        measurement: What `ModelPair.measure` returned.
+        measured: What `ModelPair.measure` returned; or several of the same prompts by the names of their tunes, among
+            which the page has a switch.
         path: Where to write; an existing file is replaced.
         title: Heading of the page.
 
@@ -44,27 +50,29 @@ def write_report(measurement: Measurement, path: str | Path, *, title: str = "Tu
         The path written.
 
     Raises:
+        InputError: if the measurements of tunes are not of the same prompts and settings, or hold no maps.
         OutputError: if the file cannot be written. Nothing half-written is left.
     """
-    return write_whole(Path(path), render_report(measurement, title=title))
+    return write_whole(Path(path), render_report(measured, title=title))
 
 
-def render_report(measurement: Measurement, *, title: str = "TuCo report") -> str:
+def render_report(measured: Measurement | Mapping[str, Measurement], *, title: str = "TuCo report") -> str:
     """The page that `write_report` writes, as text."""
-    data, script = report_data(measurement), page_script()
+    tunes = Tunes.of(measured)
+    data, script, first = report_data(*tunes.measurements), page_script(), tunes.first
     return Template(_asset("report.html")).substitute(
         policy=content_policy(get_plotlyjs(), script),
-        version=html.escape(measurement.settings.version),
+        version=html.escape(first.settings.version),
         title=html.escape(readable(title, page.TITLE_CHARACTERS)),
         style=page.theme_style() + _asset("report.css"),
-        facts=page.facts(measurement),
-        summary=page.summary(measurement),
-        notes=page.notes(measurement),
-        headings=page.headings(measurement),
-        rows=page.rows(measurement),
-        kinds=page.kind_switch(measurement),
+        facts=page.facts(tunes),
+        tunes=page.tune_switch(tunes),
+        summary=page.summaries(tunes),
+        headings=page.headings(first),
+        rows=page.rows(first),
+        kinds=page.kind_switch(first),
         precision=page.precision(data),
-        empty="" if measurement.items else "empty",
+        empty="" if first.items else "empty",
         data=to_text(json.dumps(data.values, separators=(",", ":"), allow_nan=False).encode("ascii")),
         maps="\n".join(data.maps),
         plotly=_packed_plotly(),

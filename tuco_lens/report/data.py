@@ -100,28 +100,43 @@ class ReportData(Brief):
     values: dict[str, Any]
     """Everything but the maps, as plain values that JSON can hold; None stands for what is missing."""
     maps: list[str]
-    """The packed maps of each prompt, [n_prompts]: unpacked when the prompt is looked at, and not before."""
+    """The packed maps of each prompt, tune by tune, [n_tunes × n_prompts]: unpacked when the prompt is looked at, and
+    not before."""
 
 
-def report_data(measurement: Measurement) -> ReportData:
-    """All that the page's scripts draw."""
+def report_data(first: Measurement, *others: Measurement) -> ReportData:
+    """All that the page's scripts draw: what is of the prompts once, and the numbers of each tune.
+
+    Args:
+        first: The measurement whose table is in the page.
+        *others: Those of other tunes, of the same prompts.
+    """
     vocabulary = Vocabulary()
-    kinds = kinds_of(measurement.settings)
-    packed = [_packed_maps(item, kinds) for item in measurement.items]
+    kinds, measurements = kinds_of(first.settings), (first, *others)
+    packed = [[_packed_maps(item, kinds) for item in measurement.items] for measurement in measurements]
     values = {
-        "layers": measurement.settings.n_layers,
-        "norm": _SUBSCRIPT[measurement.settings.norm],
-        "kinds": [_kind_data(kind, measurement) for kind in kinds],
-        "columns": columns(measurement),
-        "distribution": distribution(measurement),
+        "layers": first.settings.n_layers,
+        "norm": _SUBSCRIPT[first.settings.norm],
+        "kinds": [_kind_data(kind, measurements) for kind in kinds],
+        "columns": columns(first),
+        "distribution": distribution(first, *others),
         "prompts": [
-            _prompt_data(item, scales, vocabulary) for item, (scales, _) in zip(measurement.items, packed, strict=True)
+            _prompt_data(item, scales, vocabulary) for item, (scales, _) in zip(first.items, packed[0], strict=True)
         ],
         "tokens": vocabulary.tokens,
         "colours": get_colorscale(SEQUENTIAL),
         "looks": {theme: _look_data(look) for theme, look in LOOKS.items()},
     }
-    return ReportData(values, [text for _, text in packed])
+    if others:
+        values["others"] = [
+            {
+                "columns": columns(other),
+                "distribution": distribution(other, *measurements),
+                "scales": [scales for scales, _ in maps],
+            }
+            for other, maps in zip(others, packed[1:], strict=True)
+        ]
+    return ReportData(values, [text for maps in packed for _, text in maps])
 
 
 def columns(measurement: Measurement) -> dict[str, list[float | None]]:
@@ -143,18 +158,20 @@ def finite_tucos(measurement: Measurement) -> list[float]:
     return [item.tuco for item in measurement.items if math.isfinite(item.tuco)]
 
 
-def distribution(measurement: Measurement) -> dict[str, list[float]] | None:
+def distribution(measurement: Measurement, *others: Measurement) -> dict[str, list[float]] | None:
     """The histogram of TuCo: `edges`, [n_bins + 1], and `counts`, [n_bins]; None if no prompt has a TuCo.
 
-    Twice the cube root of n bins (Rice's rule), `MAX_BINS` at most.
+    Twice the cube root of n bins (Rice's rule), `MAX_BINS` at most, from the least to the largest TuCo of all the
+    measurements, so that their histograms can be compared.
     """
-    tucos = finite_tucos(measurement)
+    tucos, *more = map(finite_tucos, (measurement, *others))
     if not tucos:
         return None
-    low, high = min(tucos), max(tucos)
+    pooled = sum(more, tucos)
+    low, high = min(pooled), max(pooled)
     if low == high:
         low, high = low - 0.005, high + 0.005
-    n_bins = min(MAX_BINS, math.ceil(2 * len(tucos) ** (1 / 3)))
+    n_bins = min(MAX_BINS, math.ceil(2 * max(map(len, (tucos, *more))) ** (1 / 3)))
     counts, edges = np.histogram(tucos, bins=n_bins, range=(low, high))
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
@@ -185,8 +202,8 @@ def shown_token(token: str) -> str:
 def colour_top(values: Sequence[Float[np.ndarray, "layer token"]]) -> tuple[float, bool]:
     """Where the colour scale of a kind of map ends, and whether any value lies above; the scale starts at 0.
 
-    All prompts share it, so that they can be compared. It ends at the `SCALE_QUANTILE` of all cells: the share of some
-    first layers is far above all others, and would leave these with few colours.
+    All prompts and tunes share it, so that they can be compared. It ends at the `SCALE_QUANTILE` of all cells: the
+    share of some first layers is far above all others, and would leave these with few colours.
     """
     flat = np.concatenate([array[np.isfinite(array)] for array in values]) if values else np.zeros(0)
     if not flat.any():
@@ -195,8 +212,9 @@ def colour_top(values: Sequence[Float[np.ndarray, "layer token"]]) -> tuple[floa
     return top, bool(flat.max() > top)
 
 
-def _kind_data(kind: Kind, measurement: Measurement) -> dict[str, Any]:
-    top, above = colour_top([_array(item.layer_token(kind.name)) for item in measurement.items])
+def _kind_data(kind: Kind, measurements: Sequence[Measurement]) -> dict[str, Any]:
+    items = [item for measurement in measurements for item in measurement.items]
+    top, above = colour_top([_array(item.layer_token(kind.name)) for item in items])
     return {
         "name": kind.name,
         "value": kind.value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -20,14 +20,21 @@ from tuco_lens.report.data import finite_tucos, kinds_of
 from tuco_lens.report.packing import norm_error, share_error
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.report.data import ReportData
+    from tuco_lens.report.tunes import Tunes
     from tuco_lens.results.measurement import Measurement, PromptMeasurement
 
 SHOWN_CHARACTERS: Final = 240
 """Length at which a prompt is cut in the table."""
 TITLE_CHARACTERS: Final = 1000
 """Length at which the title and the names of checkpoints are cut."""
+TUNE_CHARACTERS: Final = 60
+"""Length at which the names of tunes are cut on the switch."""
+MOST_BUTTONS: Final = 6
+"""Most tunes that have a button each; more are a list to choose from."""
 QUANTILES: Final = (0.05, 0.25, 0.75, 0.95)
 """Of TuCo, in the summary, beside the median."""
 _HEADINGS: Final = {
@@ -49,23 +56,64 @@ def _variables(look: Look) -> str:
     return f"--ink: {look.ink}; --paper: {look.paper}; --mark: {look.mark}; --missing: {look.missing};"
 
 
-def facts(measurement: Measurement) -> str:
+def facts(tunes: Tunes) -> str:
     """The pair and the options, as a list of terms."""
-    settings = measurement.settings
-    found = {
-        "base": settings.base,
-        "tuned": settings.tuned,
-        "backend": settings.backend,
-        "dtype": settings.dtype,
-        "norm": settings.norm.upper(),
-        "layers": str(settings.n_layers),
-        "width": str(settings.d_model),
-        "chat template on texts": "yes" if settings.chat else "no",
-        "tuco_lens": settings.version,
+    settings = tunes.first.settings
+    found = {"tune": tunes.names} if tunes.names else {}
+    found |= {
+        "base": (settings.base,),
+        "tuned": tuple(each.settings.tuned for each in tunes.measurements),
+        "backend": (settings.backend,),
+        "dtype": (settings.dtype,),
+        "norm": (settings.norm.upper(),),
+        "layers": (str(settings.n_layers),),
+        "width": (str(settings.d_model),),
+        "chat template on texts": ("yes" if settings.chat else "no",),
+        "tuco_lens": (settings.version,),
     }
     return "\n".join(
-        f"<div><dt>{name}</dt><dd>{foreign(value, TITLE_CHARACTERS)}</dd></div>" for name, value in found.items()
+        f"<div><dt>{name}</dt><dd>{by_tune([foreign(value, TITLE_CHARACTERS) for value in values], 'span')}</dd></div>"
+        for name, values in found.items()
     )
+
+
+def by_tune(parts: Sequence[str], tag: Literal["div", "span"]) -> str:
+    """One piece of HTML for each tune, of which the page shows that of the chosen one: the first, without scripts."""
+    if len(parts) == 1:
+        return parts[0]
+    return "".join(f'<{tag} data-tune="{i}"{" hidden" if i else ""}>{part}</{tag}>' for i, part in enumerate(parts))
+
+
+def tune_switch(tunes: Tunes) -> str:
+    """Radio buttons, one for each tune, or a list to choose from where there are many; nothing where there is one."""
+    if len(tunes) == 1:
+        return ""
+    note = f"The table below is of the tune {foreign(tunes.names[0], TITLE_CHARACTERS)} alone."
+    return f'\n<noscript><p class="note">{note}</p></noscript>\n{_switch(tunes.names)}'
+
+
+def _switch(names: Sequence[str]) -> str:
+    # Without autocomplete a reload would keep the choice that the page no longer shows.
+    control = 'name="tune" autocomplete="off"'
+    if len(names) > MOST_BUTTONS:
+        options = (f'<option value="{i}">{_shown(name)}</option>' for i, name in enumerate(names))
+        choice = f"<select {control}>{''.join(options)}</select>"
+        return f'<div class="tunes scripted" id="tunes"><label>tune {choice}</label></div>'
+    buttons = (
+        f'<label><input type="radio" {control} value="{i}"{"" if i else " checked"}> <bdi>{_shown(name)}</bdi></label>'
+        for i, name in enumerate(names)
+    )
+    return f'<fieldset class="kinds tunes scripted" id="tunes"><legend>tune</legend>{" ".join(buttons)}</fieldset>'
+
+
+def _shown(name: str) -> str:
+    return html.escape(readable(name, TUNE_CHARACTERS)) or "∅"
+
+
+def summaries(tunes: Tunes) -> str:
+    """Count and spread of TuCo, and what has to be known of the numbers, of each tune."""
+    parts = [f'<dl class="summary">\n{summary(each)}\n</dl>\n{notes(each)}' for each in tunes.measurements]
+    return by_tune(parts, "div")
 
 
 def summary(measurement: Measurement) -> str:
@@ -159,6 +207,7 @@ def kind_switch(measurement: Measurement) -> str:
 def precision(data: ReportData) -> str:
     """How far the maps that `report_data` packed may be off; the numbers of the table are not packed."""
     by_prompt = [prompt["scales"] for prompt in data.values["prompts"]]
+    by_prompt += [scales for other in data.values.get("others", ()) for scales in other["scales"]]
     norms = max((norm_error(scale[1], scale[2]) for scales in by_prompt for scale in scales if scale[1:]), default=0.0)
     shares: list[str] = []
     for i, kind in enumerate(data.values["kinds"]):

@@ -17,6 +17,10 @@ const inflatedText = async (id) => new TextDecoder().decode(await inflate(elemen
 const DATA = JSON.parse(await inflatedText("data"));
 const MAPS = element("maps").textContent.split("\n");
 
+// The numbers of each tune; those of the first stand where the only ones of a page without a switch do.
+const FIRST = { columns: DATA.columns, distribution: DATA.distribution, scales: DATA.prompts.map(({ scales }) => scales) };
+const TUNES = [FIRST, ...(DATA.others ?? [])].map((tune, number) => ({ ...tune, number }));
+
 // plotly.js is deflated in the page. As an element its text is held against the page's content policy, like any script.
 async function loadPlotly() {
   const script = document.createElement("script");
@@ -60,21 +64,22 @@ function unrolled(runs) {
   return runs.flatMap(([role, length]) => Array(length).fill(role));
 }
 
-// All that is shown of one prompt: its tokens, and its maps by the names of their kinds.
-async function openPrompt(index) {
+// All that is shown of one prompt: its tokens, and of one tune its numbers, and its maps by the names of their kinds.
+async function openPrompt(index, tune) {
   const prompt = DATA.prompts[index];
   const roles = unrolled(prompt.roles);
   const tokens = prompt.tokens.map((place, i) => {
     const [text, id] = DATA.tokens[place];
     return { text, id, role: roles[i] };
   });
-  const take = pieces(await inflate(MAPS[index]));
+  const take = pieces(await inflate(MAPS[tune.number * DATA.prompts.length + index]));
   const maps = {};
   DATA.kinds.forEach((kind, i) => {
-    maps[kind.name] = readMap(kind, prompt.scales[i], take, DATA.layers, tokens.length);
+    maps[kind.name] = readMap(kind, tune.scales[index][i], take, DATA.layers, tokens.length);
   });
-  const largest = Math.max(...prompt.scales.map(([top]) => top));
-  return { index, tokens, maps, largest, dropped: prompt.dropped };
+  const numbers = Object.fromEntries(Object.entries(tune.columns).map(([name, values]) => [name, values[index] ?? NaN]));
+  const largest = Math.max(...TUNES.flatMap(({ scales }) => scales[index].map(([top]) => top)));
+  return { index, tune, tokens, maps, numbers, largest, dropped: prompt.dropped };
 }
 
 const fixed = (value, decimals = 4) => (Number.isFinite(value) ? value.toFixed(decimals) : "missing");

@@ -20,6 +20,8 @@ function baseLayout(div, share, height, margin) {
 
 // --- distribution ---
 
+const MOST_IN_A_BAR = Math.max(...TUNES.flatMap(({ distribution }) => distribution?.counts ?? [])); // of any tune
+
 function drawDistribution(div, { edges, counts }, filterTo) {
   const trace = {
     type: "bar",
@@ -34,18 +36,18 @@ function drawDistribution(div, { edges, counts }, filterTo) {
   const layout = baseLayout(div, 1, 200, { l: 48, r: 12, t: 24, b: 44 });
   layout.xaxis = { title: { text: "TuCo" }, fixedrange: true };
   layout.yaxis = { title: { text: "prompts" }, fixedrange: true, rangemode: "tozero", tickformat: "d", nticks: 5 };
+  if (TUNES.length > 1) layout.yaxis.range = [0, 1.05 * MOST_IN_A_BAR];
   const isNew = !div.data;
   Plotly.react(div, [trace], layout, CONFIG);
   if (isNew) div.on("plotly_click", ({ points: [{ pointNumber: i }] }) => filterTo(edges[i], edges[i + 1]));
 }
 
 // A line where the selected prompt lies.
-function markDistribution(div, index) {
-  const tuco = DATA.columns.tuco[index];
+function markDistribution(div, { index, numbers: { tuco } }) {
   const colour = look().mark;
   const line = { type: "line", x0: tuco, x1: tuco, y0: 0, y1: 1, yref: "paper", line: { color: colour, width: 2 } };
   const name = { x: tuco, y: 1, yref: "paper", yanchor: "bottom", text: `#${index}`, showarrow: false, font: { color: colour } };
-  Plotly.relayout(div, tuco === null ? { shapes: [], annotations: [] } : { shapes: [line], annotations: [name] });
+  Plotly.relayout(div, Number.isNaN(tuco) ? { shapes: [], annotations: [] } : { shapes: [line], annotations: [name] });
 }
 
 // --- layer × token map ---
@@ -91,13 +93,13 @@ function mapTrace({ tokens, maps }, kind) {
 }
 
 // The cell that the table's number stands in: last token, last layer.
-function cornerMark(kind, index, n) {
+function cornerMark(kind, numbers, n) {
   const names = { cumulative: ["TuCo", "tuco"], drift: ["OutputCo", "output_co"] };
   if (!(kind.name in names)) return {};
   const [name, column] = names[kind.name];
   const colour = look().mark;
   const cell = { x0: n - 1.5, x1: n - 0.5, y0: LAST_LAYER - 0.5, y1: LAST_LAYER + 0.5 };
-  const text = `${name} ${fixed(DATA.columns[column][index] ?? NaN)} ▾`;
+  const text = `${name} ${fixed(numbers[column])} ▾`;
   return {
     shapes: [{ type: "rect", ...cell, line: { color: colour, width: 2 } }],
     annotations: [{ text, x: 1, xref: "paper", xanchor: "right", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, font: { color: colour } }],
@@ -116,7 +118,7 @@ function linkedHeight(tokens) {
 function drawMap(div, view, kind, { select, hover }) {
   const n = view.tokens.length;
   const { height, bottom } = linkedHeight(view.tokens);
-  const layout = { ...baseLayout(div, MAP_SHARE, height, { l: 44, r: 8, t: TOP, b: bottom }), ...cornerMark(kind, view.index, n) };
+  const layout = { ...baseLayout(div, MAP_SHARE, height, { l: 44, r: 8, t: TOP, b: bottom }), ...cornerMark(kind, view.numbers, n) };
   const range = [-0.5, n - 0.5];
   layout.xaxis = { title: { text: "token" }, tickangle: -90, range, automargin: false, ...tokenTicks(view.tokens, range, layout.width) };
   layout.yaxis = layerAxis();

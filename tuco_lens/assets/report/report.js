@@ -1,17 +1,17 @@
-// What is selected and pointed at, and who is told of it. The address names the selected prompt: #prompt-12.
+// What is selected and pointed at, and who is told of it. The address names the selected prompt, and the tune unless it
+// is the first: #prompt-12, #prompt-12-tune-1.
 
 const MAP = element("heatmap");
 const PROFILE = element("profile");
 const NOWHERE = { token: -1, layer: -1 };
-const state = { index: -1, view: null, token: 0, kind: DATA.kinds[0], hovered: NOWHERE };
+const state = { tune: TUNES[0], index: -1, view: null, token: 0, kind: DATA.kinds[0], hovered: NOWHERE };
 
 // --- words ---
 
-function describePrompt({ index, tokens, dropped }) {
-  const { tuco, preco, beta, output_co } = DATA.columns;
-  const numbers = { TuCo: tuco[index], PreCo: preco[index], β: beta[index] };
-  if (output_co) numbers.OutputCo = output_co[index];
-  const said = Object.entries(numbers).map(([name, value]) => `${name} ${fixed(value ?? NaN)}`);
+function describePrompt({ index, tokens, dropped, numbers: { tuco, preco, beta, output_co } }) {
+  const numbers = { TuCo: tuco, PreCo: preco, β: beta };
+  if (output_co !== undefined) numbers.OutputCo = output_co;
+  const said = Object.entries(numbers).map(([name, value]) => `${name} ${fixed(value)}`);
   const cut = dropped ? ` (${dropped} more were cut off)` : "";
   element("number").textContent = index;
   element("values").textContent = [...said, `${tokens.length} ${tokens.length === 1 ? "token" : "tokens"}${cut}`].join(" · ");
@@ -40,17 +40,31 @@ function describeMap({ tokens, maps }, kind) {
 async function showPrompt(index) {
   state.index = index;
   table.mark(index);
-  const view = await openPrompt(index);
-  if (state.index !== index) return; // another was chosen meanwhile
+  const { tune } = state;
+  const view = await openPrompt(index, tune);
+  if (state.index !== index || state.tune !== tune) return; // another was chosen meanwhile
+  const isOtherTune = state.view?.index === index && state.view.tune !== tune;
+  if (!isOtherTune) state.token = view.tokens.length - 1;
   state.view = view;
-  state.token = view.tokens.length - 1;
   state.hovered = NOWHERE;
   strip.draw(view.tokens, view.maps.cumulative.z[LAST_LAYER], DATA.kinds[0].top);
   describePrompt(view);
   describeToken(view, state.token);
   strip.mark(state.token);
   drawLinked();
-  if (hasFigures()) markDistribution(element("distribution"), index);
+  drawDistributionOf(view);
+}
+
+// The same prompt and token in the numbers of another tune.
+function showTune(number) {
+  state.tune = TUNES[number];
+  for (const part of document.querySelectorAll("[data-tune]")) part.hidden = Number(part.dataset.tune) !== number;
+  for (const control of document.getElementsByName("tune")) {
+    if (control.type === "radio") control.checked = Number(control.value) === number;
+    else control.value = number;
+  }
+  table.renumber();
+  return showPrompt(state.index);
 }
 
 function showToken(token) {
@@ -108,12 +122,18 @@ function drawLinked() {
   drawProfileAndBands();
 }
 
-function drawAll() {
+function drawDistributionOf({ tune: { distribution }, ...view }) {
   if (!hasFigures()) return;
-  if (DATA.distribution) drawDistribution(element("distribution"), DATA.distribution, table.filterTo);
-  if (!state.view) return;
+  const div = element("distribution");
+  if (!distribution) return Plotly.purge(div);
+  drawDistribution(div, distribution, table.filterTo);
+  markDistribution(div, view);
+}
+
+function drawAll() {
+  if (!hasFigures() || !state.view) return;
   drawLinked();
-  markDistribution(element("distribution"), state.view.index);
+  drawDistributionOf(state.view);
 }
 
 // Paper gets the whole table, and figures of its own width and colours.
@@ -136,20 +156,32 @@ function onViewerKey(event) {
 }
 
 function choose(index) {
-  history.replaceState(null, "", `#prompt-${index}`);
+  nameInAddress(index);
   return showPrompt(index).catch(complain);
 }
 
-// A row's number, or an address with #prompt-12, leads to the prompt itself.
+function chooseTune(number) {
+  nameInAddress(state.index, number);
+  return showTune(number).catch(complain);
+}
+
+function nameInAddress(index, tune = state.tune.number) {
+  history.replaceState(null, "", `#prompt-${index}${tune ? `-tune-${tune}` : ""}`);
+}
+
+// A row's number, or an address with #prompt-12, leads to the prompt itself, in the tune that is shown or named.
 function followAddress() {
-  const [, digits] = location.hash.match(/^#prompt-(\d+)$/) ?? [];
+  const [, digits, tune] = location.hash.match(/^#prompt-(\d+)(?:-tune-(\d+))?$/) ?? [];
   const index = Number(digits ?? -1);
-  if (!(index in DATA.prompts)) return false;
-  showPrompt(index).then(() => element("viewer").scrollIntoView()).catch(complain);
+  const number = Number(tune ?? state.tune.number);
+  if (!(index in DATA.prompts && number in TUNES)) return false;
+  state.index = index;
+  const shown = number === state.tune.number ? showPrompt(index) : showTune(number);
+  shown.then(() => element("viewer").scrollIntoView()).catch(complain);
   return true;
 }
 
-const table = makeTable({ select: choose, enter: () => element("strip").focus() });
+const table = makeTable({ select: choose, enter: () => element("strip").focus(), columns: () => state.tune.columns });
 const strip = makeStrip({ select: showToken, hover: (token) => hover({ token, layer: -1 }) });
 
 function listen() {
@@ -157,6 +189,7 @@ function listen() {
   element("previous").addEventListener("click", () => table.move(-1, false));
   element("next").addEventListener("click", () => table.move(1, false));
   for (const radio of document.getElementsByName("kind")) radio.addEventListener("change", () => showKind(radio.value));
+  for (const control of document.getElementsByName("tune")) control.addEventListener("change", () => chooseTune(Number(control.value)));
   MAP.addEventListener("zoom", placeBands);
   let pending = 0;
   addEventListener("resize", () => {

@@ -20,7 +20,7 @@ function drawScale(target, label, { top, above }) {
   const stops = DATA.colours.map(([place, colour]) => `${colour} ${100 * place}%`);
   const bar = document.createElement("i");
   bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
-  target.replaceChildren(`${label}, on one scale for all prompts: `, "0 ", bar, ` ${Number(top.toPrecision(3))}${above ? " and above" : ""}`);
+  target.replaceChildren(`${label}, on one scale for all prompts${TUNES.length > 1 ? " and tunes" : ""}: `, "0 ", bar, ` ${Number(top.toPrecision(3))}${above ? " and above" : ""}`);
 }
 
 // `select(token)` is called on a click, `hover(token)` when the pointer comes (-1: when it leaves).

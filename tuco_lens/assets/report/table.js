@@ -2,14 +2,16 @@
 
 const CHUNK = 200; // rows that are laid out at once; more follow when the reader scrolls to the end of them
 
-// `select(index)` is called when a row is chosen, `enter()` when the reader wants to go on to what is selected.
-function makeTable({ select, enter }) {
+// `select(index)` is called when a row is chosen, `enter()` when the reader wants to go on to what is selected;
+// `columns()` are the numbers of the tune that is shown.
+function makeTable({ select, enter, columns }) {
   const body = element("rows").tBodies[0];
   const box = document.querySelector(".scroller");
   const rows = Array.from(body.rows);
   const indexOf = new Map(rows.map((row, index) => [row, index]));
   const texts = DATA.prompts.map((prompt) => prompt.text.toLowerCase());
   const headings = Array.from(document.querySelectorAll("#rows th"));
+  let sorting = { column: "index", descending: false };
   let order = rows.map((_, index) => index); // all prompts, sorted
   let found = order; // those of them that the filter lets through
   let laidOut = 0; // how many of those are in the document
@@ -59,11 +61,12 @@ function makeTable({ select, enter }) {
 
   function keysOf(column) {
     if (column === "index") return rows.map((_, index) => index);
-    return DATA.columns[column] ?? rows.map((row) => row.cells[1].textContent);
+    return columns()[column] ?? rows.map((row) => row.cells[1].textContent);
   }
 
   // Missing values come last in either direction; equal ones in the order of the input.
-  function sortBy(column, descending) {
+  function sort() {
+    const { column, descending } = sorting;
     const keys = keysOf(column);
     const sign = descending ? -1 : 1;
     const compare = column === "text" ? new Intl.Collator("en", { numeric: true }).compare : (a, b) => a - b;
@@ -78,7 +81,8 @@ function makeTable({ select, enter }) {
     const descending = heading.getAttribute("aria-sort") === "ascending";
     for (const other of headings) other.setAttribute("aria-sort", "none");
     heading.setAttribute("aria-sort", descending ? "descending" : "ascending");
-    sortBy(heading.dataset.column, descending);
+    sorting = { column: heading.dataset.column, descending };
+    sort();
   }
 
   // --- filtering ---
@@ -88,7 +92,7 @@ function makeTable({ select, enter }) {
     const least = element("least").valueAsNumber; // NaN where nothing, or no number, is written
     const most = element("most").valueAsNumber;
     const inRange = (tuco) => (Number.isNaN(least) || tuco >= least) && (Number.isNaN(most) || tuco <= most);
-    found = order.filter((index) => texts[index].includes(needle) && inRange(DATA.columns.tuco[index] ?? NaN));
+    found = order.filter((index) => texts[index].includes(needle) && inRange(columns().tuco[index] ?? NaN));
     element("count").textContent = `${found.length} of ${rows.length} shown`;
     element("none").hidden = found.length > 0;
     box.scrollTop = 0;
@@ -100,6 +104,16 @@ function makeTable({ select, enter }) {
     element("least").value = least;
     element("most").value = most;
     filter();
+  }
+
+  // Writes the numbers of another tune into the rows; what is selected stays so, as does the order that was asked for.
+  function renumber() {
+    for (const [name, values] of Object.entries(columns())) {
+      if (name === "tokens") continue; // as many, whatever the tune
+      rows.forEach((row, index) => (row.querySelector(`td.${name}`).textContent = fixed(values[index] ?? NaN)));
+    }
+    sort();
+    if (selected >= 0) mark(selected);
   }
 
   // --- moving ---
@@ -153,5 +167,5 @@ function makeTable({ select, enter }) {
   element("filters").addEventListener("submit", (event) => event.preventDefault());
   element("filters").addEventListener("reset", () => setTimeout(filter)); // the fields are empty after the event
   filter();
-  return { mark, move, filterTo, layOutAll: () => extend(Infinity), layOut };
+  return { mark, move, renumber, filterTo, layOutAll: () => extend(Infinity), layOut };
 }
