@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from tuco_lens.cli.folders import check_folder, folder_for
+from tuco_lens.cli.folders import check_folder
 from tuco_lens.cli.options import BatchOption, OverwriteOption, ProgressOption, ResumeOption, SystemOption, takes_pair
 from tuco_lens.cli.terminal import complain, say
 from tuco_lens.errors import InputError, Interrupted
+from tuco_lens.results.files import folder_for
 from tuco_lens.runs.pair_choice import PairChoice
 
 if TYPE_CHECKING:

@@ -1,12 +1,10 @@
 """The file or folder that a command writes: checked before the models load.
 
-A folder is made if it is not there, and gone again if the command fails before it writes.
+`results/files.py` makes a folder that is not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tuco_lens.errors import OutputError
@@ -38,24 +36,3 @@ def check_folder(out: Path) -> bool:
     if not out.is_dir():
         raise OutputError(f"{out}", "it is not a folder", "name a folder")
     return True
-
-
-@contextmanager
-def folder_for(out: Path) -> Generator[None]:
-    """While open, the folder is there; one that was made here and is still empty is removed after an error.
-
-    Raises:
-        OutputError: if it cannot be made.
-    """
-    made = not out.exists()
-    try:
-        out.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {out}", error.strerror or str(error), "name another") from error
-    try:
-        yield
-    except BaseException:
-        if made:
-            with suppress(OSError):  # it is not empty: a stopped run has left its journal
-                out.rmdir()
-        raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from tuco_lens.cli.folders import check_folder, folder_for
+from tuco_lens.cli.folders import check_folder
 from tuco_lens.cli.options import (
     BatchOption,
     ChatOption,
@@ -25,7 +25,7 @@ from tuco_lens.cli.options import (
 )
 from tuco_lens.cli.terminal import say, show_table
 from tuco_lens.errors import InputError, Interrupted
-from tuco_lens.results.files import partial_path
+from tuco_lens.results.files import folder_for, partial_path
 from tuco_lens.runs.pair_choice import PairChoice
 
 if TYPE_CHECKING:

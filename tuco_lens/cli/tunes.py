@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from tuco_lens.cli.folders import folder_for
 from tuco_lens.cli.options import (
     CHECKPOINT,
     BaseOption,
@@ -115,20 +114,19 @@ def compare(
 
     options: dict[str, Any] = {**reading, **loading, "truncate": truncate, "norm": norm, "drift": drift, "keep": kept}
     options |= {"tokenizer": tokenizer, "batch_size": batch_size}
-    with folder_for(folder):
-        found = compared(
-            base,
-            named,
-            groups,
-            on_error=on_error,
-            out=folder,
-            rows=rows,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            **options,
-        )
-        _finish(found, folder, kept, title="Tunes compared")
+    found = compared(
+        base,
+        named,
+        groups,
+        on_error=on_error,
+        out=folder,
+        rows=rows,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+        **options,
+    )
+    _finish(found, folder, kept, title="Tunes compared")
 
 
 @takes_loading
@@ -173,20 +171,19 @@ def trajectory(
 
     options: dict[str, Any] = {**reading, **loading, "truncate": truncate, "norm": norm, "drift": drift, "keep": kept}
     options |= {"tokenizer": tokenizer, "batch_size": batch_size}
-    with folder_for(folder):
-        found = followed(
-            base,
-            checkpoints or (),
-            groups,
-            on_error=on_error,
-            out=folder,
-            rows=rows,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            **options,
-        )
-        _finish(found, folder, kept, title="TuCo over training steps")
+    found = followed(
+        base,
+        checkpoints or (),
+        groups,
+        on_error=on_error,
+        out=folder,
+        rows=rows,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+        **options,
+    )
+    _finish(found, folder, kept, title="TuCo over training steps")
 
 
 def _required(base: str | None, tunes: Any, out: Path | None) -> Path:
@@ -218,7 +215,8 @@ def _named(given: Sequence[str]) -> dict[str, str]:
 def _split(given: str) -> tuple[str, str]:
     """NAME=PLACE in its parts; no name if there is such a place, or what is ahead of = is a path."""
     name, equals, place = given.partition("=")
-    return (name, place) if equals and place and "/" not in name and not Path(given).exists() else ("", given)
+    is_named = equals and place and not Path(given).exists() and ("/" not in name or Path(place).exists())
+    return (name, place) if is_named else ("", given)
 
 
 def _groups(

@@ -134,3 +134,26 @@ def lock(file: IO[bytes], path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputError(f"{path}", "another run is writing it", "wait for that run, or name another output") from None
+
+
+@contextmanager
+def folder_for(out: Path) -> Generator[None]:
+    """While open, the folder is there; one that was made here and is still empty is removed after an error.
+
+    Raises:
+        OutputError: if it cannot be made, or is a file.
+    """
+    made = not out.exists()
+    if not made and not out.is_dir():
+        raise OutputError(f"{out}", "it is not a folder", "name a folder")
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {out}", error.strerror or str(error), "name another") from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):  # it is not empty: a stopped run has left its journal
+                out.rmdir()
+        raise

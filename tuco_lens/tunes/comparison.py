@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from tuco_lens.brief import Brief, brief, in_lines
 from tuco_lens.errors import InputError
+from tuco_lens.results.files import folder_for
 from tuco_lens.tunes import folder as store
 from tuco_lens.tunes.measured import check_alike, group_masks, mean_table, result_rows, tuco_array
 
@@ -221,9 +222,9 @@ class TuneComparison(Brief):
             OutputError: if it cannot be written.
         """
         where = Path(folder)
-        store.make_folder(where)
-        tunes = {name: store.save_measurement(where, name, each) for name, each in self.measurements.items()}
-        return self.write_index(where, tunes)
+        with folder_for(where):
+            tunes = {name: store.save_measurement(where, name, each) for name, each in self.measurements.items()}
+            return self.write_index(where, tunes)
 
     def write_index(self, folder: Path, tunes: Mapping[str, Mapping[str, str]]) -> Path:
         """Write the index of a folder that has the measurements already, as `tunes` says."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tuco_lens.errors import InputError, OutputError
+from tuco_lens.errors import InputError
 from tuco_lens.results.files import output_errors, whole_file, write_whole
 from tuco_lens.results.rows import columns, writer_of
 from tuco_lens.runs.steps import from_json, to_json
@@ -36,23 +36,11 @@ def measurement_path(folder: Path, name: object) -> Path:
     return folder / MEASUREMENTS / f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.safetensors"
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the folder and the one within it; its parent has to be there.
-
-    Raises:
-        OutputError: if it cannot be made.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}", "it is a file", "name a folder")
-    if not folder.parent.is_dir():
-        raise OutputError(f"{folder}", f"there is no folder {folder.parent}", "make it, or name another")
-    with output_errors(folder):
-        (folder / MEASUREMENTS).mkdir(parents=True, exist_ok=True)
-
-
 def save_measurement(folder: Path, name: object, measurement: Measurement) -> dict[str, str]:
     """Writes one tune's measurement, unless the file is there as it should be; returns what the index says of it."""
     path, content = measurement_path(folder, name), measurement.to_bytes()
+    with output_errors(path):
+        path.parent.mkdir(exist_ok=True)
     digest = hashlib.sha256(content).hexdigest()
     if not path.exists() or _digest(path) != digest:
         write_whole(path, content)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from tuco_lens.errors import InputError, TucoLensError
 from tuco_lens.models.base_model import BaseModel, kind_of, load_base, name_of
+from tuco_lens.models.sources import quiet_libraries
 from tuco_lens.prompts.prompt import Prompt, PromptLike, make_prompt
+from tuco_lens.results.files import folder_for
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 from tuco_lens.tunes import folder as store
 from tuco_lens.tunes.measured import grouped
@@ -85,8 +88,6 @@ def measure_tunes(
     if not tunes:
         raise InputError("no tunes", "there is none to measure", "give at least one")
     listed, groups = grouped(prompts)
-    if run.out is not None:
-        store.make_folder(run.out)
     settings = fingerprint(base, tunes, listed, groups, options)
     steps = RunOptions(run.index, run.resume, run.overwrite, run.progress)
     work = _Tunes(base, tunes, listed, run, options)
@@ -98,7 +99,8 @@ def measure_tunes(
     def read(path: Path) -> _Folder[ResultT]:
         return _Folder(load(path), None, run)
 
-    return resumable(steps, settings, compute, read, total=len(tunes), name="tunes", unit="tune").result
+    with nullcontext() if run.out is None else folder_for(run.out):
+        return resumable(steps, settings, compute, read, total=len(tunes), name="tunes", unit="tune").result
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,9 @@ class _Tunes:
         """Loads the base, and finds out what can be known to be wrong before anything is measured."""
         options = {name: value for name, value in self.loading.items() if name not in ("backend", "tokenizer")}
         base = load_base(self.given, **options)
-        for name in self.tunes:
-            self._try(name, lambda name=name: self._check(base, name))
+        with quiet_libraries():
+            for name in self.tunes:
+                self._try(name, lambda name=name: self._check(base, name))
         return base
 
     def _check(self, base: BaseModel, name: Any) -> None:

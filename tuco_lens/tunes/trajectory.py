@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import PromptLike
+from tuco_lens.results.files import folder_for
 from tuco_lens.tunes import folder as store
 from tuco_lens.tunes.checkpoints import find_checkpoints, training_log
 from tuco_lens.tunes.comparison import TuneComparison
@@ -180,9 +181,9 @@ class Trajectory(Brief):
             OutputError: if it cannot be written.
         """
         where = Path(folder)
-        store.make_folder(where)
-        entries = {str(step): store.save_measurement(where, step, each) for step, each in self.measurements.items()}
-        return self.write_index(where, entries)
+        with folder_for(where):
+            entries = {str(step): store.save_measurement(where, step, each) for step, each in self.measurements.items()}
+            return self.write_index(where, entries)
 
     def write_index(self, folder: Path, tunes: Mapping[str, Mapping[str, str]]) -> Path:
         """Write the index of a folder that has the measurements already, as `tunes` says."""
