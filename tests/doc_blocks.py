@@ -368,6 +368,9 @@ def furnish(folder: Path) -> None:
         _link(folder / name, tuned)
     for name in ("A", "path/to/my-lora"):
         _save_adapter(folder / name, base)
+    _save_adapter(folder / "path/to/other-lora", base, seed=1)
+    for step in (10, 20, 30):
+        _save_adapter(folder / "path/to/run" / f"checkpoint-{step}", base, size=step / 1500)
     for seed, name in enumerate(("base", "instruct")):
         save_gguf(folder / f"{name}.gguf", seed=seed)
     _write_prompts(folder)
@@ -380,19 +383,19 @@ def _link(place: Path, target: Path) -> None:
     place.symlink_to(target, target_is_directory=True)
 
 
-def _save_adapter(folder: Path, base: Path) -> None:
+def _save_adapter(folder: Path, base: Path, *, seed: int = 0, size: float = 0.02) -> None:
     """A random LoRA of the demo base, with the demo pair's tokenizer beside it, as a chat fine-tune has one."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model: Any = get_peft_model(
         AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=2, target_modules=["q_proj", "down_proj"])
     )
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data.normal_(std=0.02)
+            parameter.data.normal_(std=size)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base.parent / "tuned").save_pretrained(folder)
 

@@ -41,6 +41,8 @@ class Groups(Statistic):
     """What the number is."""
     unit: str = ""
     """Its unit; empty for a share."""
+    by: str = "group"
+    """What a group is, for the title."""
     low: float | None = None
     """Lower end of the axis; None to let the data decide."""
     high: float | None = None
@@ -159,7 +161,7 @@ class Groups(Statistic):
         figure.update_yaxes(title_text="share", row=1)
         figure.update_yaxes(title_text="at or below", range=[0, 1.02], row=2)
         figure.update_yaxes(tickvals=[], autorange="reversed", row=3)
-        set_title(figure, f"{title} by group" if n_groups > 1 else title, missing_note(everything), self._outside())
+        set_title(figure, f"{title} by {plotly_text(readable(self.by, 40))}" if n_groups > 1 else title, missing_note(everything), self._outside())
 
     def _legend(self, group: str) -> str:
         missing = self.n_missing(group)

@@ -54,7 +54,7 @@ def layer_grid(measurements: Mapping[Any, Measurement], key: str) -> Grid:
 def tuco_groups(comparison: TuneComparison, name: str = "") -> Groups:
     """TuCo by tune: histogram, ECDF and box plot."""
     values = dict(zip(comparison.names, comparison.tuco, strict=True))
-    return Groups(values, name=f"TuCo of {name}" if name else "TuCo")
+    return Groups(values, name=f"TuCo of {name}" if name else "TuCo", by="tune")
 
 
 def agreement_grid(comparison: TuneComparison) -> Grid:
