@@ -161,7 +161,12 @@ class Groups(Statistic):
         figure.update_yaxes(title_text="share", row=1)
         figure.update_yaxes(title_text="at or below", range=[0, 1.02], row=2)
         figure.update_yaxes(tickvals=[], autorange="reversed", row=3)
-        set_title(figure, f"{title} by {plotly_text(readable(self.by, 40))}" if n_groups > 1 else title, missing_note(everything), self._outside())
+        set_title(
+            figure,
+            f"{title} by {plotly_text(readable(self.by, 40))}" if n_groups > 1 else title,
+            missing_note(everything),
+            self._outside(),
+        )
 
     def _legend(self, group: str) -> str:
         missing = self.n_missing(group)

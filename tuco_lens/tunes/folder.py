@@ -71,7 +71,7 @@ def load_measurement(folder: Path, entry: Mapping[str, str]) -> Measurement:
 def write_index(path: Path, kind: str, content: Mapping[str, Any]) -> Path:
     """Writes the index of a folder: `content` are JSON values."""
     stored = to_json({"format": FORMAT, "kind": kind, **content})
-    return write_whole(path, json.dumps(stored, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    return write_whole(path, json.dumps(stored, indent=1, allow_nan=False) + "\n")
 
 
 def read_index(place: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:

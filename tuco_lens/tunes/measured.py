@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from tuco_lens.errors import InputError
+from tuco_lens.prompts.chats import check_text
 from tuco_lens.prompts.prompt import PromptLike, as_prompt_list
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def grouped(prompts: PromptLike | Sequence[PromptLike] | Mapping[str, Any]) -> t
     listed: list[PromptLike] = []
     groups: list[str] = []
     for name, given in named.items():
+        check_text(str(name), "the name of a group")
         if is_mapping and not given:
             raise InputError(f"the group {name!r} has no prompts", "it is empty", "leave it out, or give it one")
         if name == ALL and len(named) > 1:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from tuco_lens.errors import InputError, TucoLensError
 from tuco_lens.models.base_model import BaseModel, kind_of, load_base, name_of
 from tuco_lens.models.sources import quiet_libraries
-from tuco_lens.prompts.prompt import Prompt, PromptLike, make_prompt
+from tuco_lens.prompts.chats import check_text
+from tuco_lens.prompts.prompt import Prompt, PromptLike, check_prompt, make_prompt, prompt_name
 from tuco_lens.results.files import folder_for
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 from tuco_lens.tunes import folder as store
@@ -87,7 +88,10 @@ def measure_tunes(
     check_names(options)
     if not tunes:
         raise InputError("no tunes", "there is none to measure", "give at least one")
+    for name in tunes:
+        check_text(str(name), "the name of a tune")
     listed, groups = grouped(prompts)
+    _check_prompts(listed, options)
     settings = fingerprint(base, tunes, listed, groups, options)
     steps = RunOptions(run.index, run.resume, run.overwrite, run.progress)
     work = _Tunes(base, tunes, listed, run, options)
@@ -252,6 +256,15 @@ class _Tunes:
 
         backend = self.loading.get("backend", "auto")
         return "bridge" if backend == "auto" and unsupported_reason(base.model.config) is None else backend
+
+
+def _check_prompts(prompts: Sequence[PromptLike], options: TuneOptions) -> None:
+    """Raises `InputError` for a prompt that no tune could read; what depends on the tokenizer shows later."""
+    reading, _, _ = parts_of(options)
+    how = {name: value for name, value in reading.items() if name != "truncate"}
+    for index, prompt in enumerate(prompts):
+        if not isinstance(prompt, Prompt):
+            check_prompt(prompt, name=prompt_name(index), **how)
 
 
 def _free() -> None:
