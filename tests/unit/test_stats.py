@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scipy.stats import norm
+from scipy.stats import norm, ttest_rel
 from sklearn.metrics import auc as area
 from sklearn.metrics import roc_auc_score
 
@@ -497,6 +497,32 @@ def test_a_single_value_has_a_mean_and_no_interval() -> None:
     assert math.isnan(found.high)
     assert found.label == "3.000 (no interval), n = 1"
     assert stats.mean_interval([3.0, 3.0]).low == 3.0
+
+
+@given(st.lists(st.tuples(*[st.integers(-30, 30).map(float)] * 2), min_size=2, max_size=30))
+def test_a_paired_difference_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
+    first, second = np.array(pairs, dtype=np.float64).T
+    found = stats.paired_difference(first, second)
+    assert found.value == pytest.approx((first - second).mean())
+    if np.ptp(first - second) > 1e-6 * np.abs(first - second).max():
+        test = ttest_rel(first, second)
+        low, high = test.confidence_interval()
+        assert (found.p, found.low, found.high) == pytest.approx((test.pvalue, low, high), rel=1e-6, abs=1e-9)
+    mirrored = stats.paired_difference(second, first)
+    assert (mirrored.value, mirrored.low, mirrored.high, mirrored.p) == pytest.approx(
+        (-found.value, -found.high, -found.low, found.p)
+    )
+
+
+def test_a_paired_difference_of_equal_or_single_cases_claims_nothing() -> None:
+    equal = stats.paired_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (equal.value, equal.p) == (0.0, 1.0)
+    single = stats.paired_difference([1.0], [0.0])
+    assert single.value == 1.0
+    assert math.isnan(single.p)
+    assert math.isnan(single.low)
+    with pytest.raises(InputError, match="2 and 3 values"):
+        stats.paired_difference([1, 2], [1, 2, 3])
 
 
 def test_a_summary_of_values_counts_the_missing() -> None:
