@@ -35,6 +35,7 @@ HOVER_CHARACTERS: Final = 120
 _WRITTEN_HEIGHT: Final = 26  # px of a row in whose cells something is written
 _FRAME: Final = 110  # px of the titles of figure and axis
 _CHARACTER: Final = 7  # px
+_LEVEL: Final = 5  # most characters of labels that lie, where columns are many
 _NARROW: Final = 120  # px that the columns have on a telephone
 
 Texts = Sequence[Sequence[str]]
@@ -145,6 +146,8 @@ class Grid(Statistic):
             xaxis=_axis(self.column_name, self.columns, [_cut(label, limit) for label in self.columns]),
             yaxis=_axis(self.row_name, self.rows, self._row_labels(), reverse=not self.upward),
         )
+        if len(self.columns) > MANY_COLUMNS and longest > _LEVEL:
+            figure.update_layout(xaxis={"tickangle": -90})
         legend = self._add_groups(figure, colours, height)
         set_title(
             figure,
