@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,79 @@ def test_a_tune_without_a_tuco_shows_no_bars_and_the_next_one_shows_its_own(repo
     opened.choose_tune(2)
     assert opened.layout("shapes[0].x0", "distribution") == pytest.approx(tunes["third"][0].tuco)
     opened.visit.assert_innocent()
+
+
+# --- less another tune ----------------------------------------------------------------------------------------------
+
+
+def less(opened: Report, number: int | None) -> Report:
+    """The same, once the map is drawn less that of another tune."""
+    opened.page.locator("[name=less]").select_option("" if number is None else str(number))
+    opened.page.wait_for_timeout(100)
+    return opened.drawn()
+
+
+def test_a_map_less_that_of_another_tune_is_their_difference(report: Opening) -> None:
+    tunes = three_tunes(ABC, n_layers=4, drift=True)
+    opened = less(report(tunes).drawn().open(1), 2)
+    for number in (0, 1, 2):
+        opened.choose_tune(number)
+        for kind, steps in (("cumulative", FINE), ("local", COARSE), ("drift", COARSE)):
+            opened.page.locator(f"input[value={kind}]").check()
+            one, other = (tunes[name].layer_token(1, kind).numpy() for name in (NAMES[number], "third"))
+            atol = 1.01 * (share_error(one.max(), steps) + share_error(other.max(), steps))
+            assert np.allclose(opened.z(), one - other, atol=atol, rtol=0)
+            drawn = opened.page.evaluate("(({zmin, zmax}) => [zmin, zmax])(document.getElementById('heatmap').data[0])")
+            largest = np.abs(opened.z()).max() or 1
+            assert drawn == pytest.approx([-largest, largest], rel=1e-5)
+        opened.page.locator("input[value=cumulative]").check()
+        change = tunes[NAMES[number]][1].tuco - tunes["third"][1].tuco
+        sign = "+" if change > 0 else "−" if change < 0 else ""
+        assert opened.layout("annotations[0].text") == f"TuCo {sign}{abs(change):.4f} ▾"
+        assert "less that of third, on a scale of this prompt" in opened.page.locator("#map-scale").text_content()
+    opened.visit.assert_innocent()
+
+
+def test_the_difference_of_a_cell_is_told_with_both_values(report: Opening) -> None:
+    tunes = three_tunes(ABC)
+    opened = less(report(tunes).drawn(), 1)
+    opened.page.mouse.move(*opened.at_cell(2, 3))
+    opened.until("#heatmap .hovertext", "difference")
+    said = opened.page.locator("#heatmap .hovertext").text_content()
+    one, other = (tunes[name].layer_token(0)[2, 3].item() for name in ("first", "second"))
+    numbers = [float(part) for part in re.findall(r"(?:difference \+|so far |other )(\d\.\d+)", said)]
+    assert numbers == pytest.approx([one - other, one, other], abs=1e-3)
+    assert "‖" not in said  # norms of two maps have no difference that would mean anything
+
+
+def test_a_missing_cell_of_either_tune_is_missing_in_the_difference(report: Opening) -> None:
+    tunes = three_tunes(ABC)
+    tunes["first"][0].maps.cumulative_ftc[0, 2] = math.nan
+    tunes["second"][0].maps.cumulative_ftc[1, 4] = math.nan
+    opened = less(report(tunes).drawn(), 1)
+    assert np.argwhere(np.isnan(opened.z())).tolist() == [[0, 2], [1, 4]]
+    assert opened.page.locator("#missing").text_content().startswith("2 of 24 values missing")
+
+
+def test_without_another_tune_the_map_is_what_it_was_and_other_prompts_follow(report: Opening) -> None:
+    tunes = three_tunes(ABC)
+    opened = report(tunes).drawn()
+    before = shown(opened)
+    less(opened, 1).open(2)
+    one, other = (tunes[name].layer_token(2).numpy() for name in ("first", "second"))
+    assert np.allclose(opened.z(), one - other, atol=1e-3)
+    less(opened, None).open(0)
+    assert shown(opened) == before
+    assert opened.visit.complaints == []
+
+
+def test_the_colours_of_a_difference_follow_the_look(report: Opening) -> None:
+    opened = less(report(three_tunes(ABC)).drawn(), 1)
+    for theme in ("dark", "light"):
+        opened.page.emulate_media(color_scheme=theme)
+        opened.page.wait_for_timeout(200)
+        scale = opened.page.evaluate("document.getElementById('heatmap').data[0].colorscale")
+        assert [colour for _, colour in scale] == [colour for _, colour in LOOKS[theme].diverging]
 
 
 # --- what the reader keeps ------------------------------------------------------------------------------------------
@@ -292,6 +366,8 @@ def test_hostile_names_are_shown_as_text_and_nothing_runs(report: Opening, width
     for number in range(len(tunes)):
         opened.choose_tune(number)
         assert opened.visit.overflow() == 0
+    less(opened, 0)
+    assert "script" in opened.page.locator("#map-scale").text_content()
     opened.choose_tune(0)
     assert HOSTILE[0] in opened.page.locator(".facts dd span:visible").all_text_contents()
     assert opened.page.locator("header img, header a, .tunes img, .tunes a, .tunes b, .tunes svg").count() == 0

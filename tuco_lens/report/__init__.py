@@ -71,6 +71,7 @@ def render_report(measured: Measurement | Mapping[str, Measurement], *, title: s
         headings=page.headings(first),
         rows=page.rows(first),
         kinds=page.kind_switch(first),
+        less=page.less_switch(tunes),
         precision=page.precision(data),
         empty="" if first.items else "empty",
         data=to_text(json.dumps(data.values, separators=(",", ":"), allow_nan=False).encode("ascii")),

@@ -114,7 +114,7 @@ def report_data(first: Measurement, *others: Measurement) -> ReportData:
     vocabulary = Vocabulary()
     kinds, measurements = kinds_of(first.settings), (first, *others)
     packed = [[_packed_maps(item, kinds) for item in measurement.items] for measurement in measurements]
-    values = {
+    values: dict[str, Any] = {
         "layers": first.settings.n_layers,
         "norm": _SUBSCRIPT[first.settings.norm],
         "kinds": [_kind_data(kind, measurements) for kind in kinds],
@@ -128,6 +128,7 @@ def report_data(first: Measurement, *others: Measurement) -> ReportData:
         "looks": {theme: _look_data(look) for theme, look in LOOKS.items()},
     }
     if others:
+        values["diverging"] = {theme: look.diverging for theme, look in LOOKS.items()}
         values["others"] = [
             {
                 "columns": columns(other),

@@ -106,6 +106,17 @@ def _switch(names: Sequence[str]) -> str:
     return f'<fieldset class="kinds tunes scripted" id="tunes"><legend>tune</legend>{" ".join(buttons)}</fieldset>'
 
 
+def less_switch(tunes: Tunes) -> str:
+    """A list of the tunes whose map can be taken off that of the chosen one; nothing where there is one tune."""
+    if len(tunes) == 1:
+        return ""
+    options = [f'<option value="{i}">{_shown(name)}</option>' for i, name in enumerate(tunes.names)]
+    choice = (
+        f'<select name="less" autocomplete="off"><option value="">no other tune</option>{"".join(options)}</select>'
+    )
+    return f'\n<label class="less">less {choice}</label>'
+
+
 def _shown(name: str) -> str:
     return html.escape(readable(name, TUNE_CHARACTERS)) or "∅"
 

@@ -64,25 +64,50 @@ function unrolled(runs) {
   return runs.flatMap(([role, length]) => Array(length).fill(role));
 }
 
-// All that is shown of one prompt: its tokens, and of one tune its numbers, and its maps by the names of their kinds.
-async function openPrompt(index, tune) {
+// The maps of a prompt in one tune, by the names of their kinds.
+async function mapsOf(index, tune) {
+  const take = pieces(await inflate(MAPS[tune.number * DATA.prompts.length + index]));
+  const { tokens } = DATA.prompts[index];
+  return Object.fromEntries(DATA.kinds.map((kind, i) => [kind.name, readMap(kind, tune.scales[index][i], take, DATA.layers, tokens.length)]));
+}
+
+const numbersOf = (index, tune) => Object.fromEntries(Object.entries(tune.columns).map(([name, values]) => [name, values[index] ?? NaN]));
+
+// A map less that of another tune, cell by cell, and the largest difference of either sign.
+function difference(map, other) {
+  const z = map.z.map((row, l) => row.map((share, t) => share - other.z[l][t]));
+  const cells = z.flatMap((row) => Array.from(row)).filter((value) => !Number.isNaN(value));
+  const top = cells.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+  return { z, map, other, top, decimals: Math.min(map.decimals, other.decimals), missing: DATA.layers * z[0].length - cells.length };
+}
+
+// What a prompt has more of than in the tune `less`: numbers, and maps by the names of their kinds.
+async function differencesOf(index, { maps, numbers }, less) {
+  const [others, theirs] = [await mapsOf(index, less), numbersOf(index, less)];
+  return {
+    maps: Object.fromEntries(DATA.kinds.map(({ name }) => [name, difference(maps[name], others[name])])),
+    numbers: Object.fromEntries(Object.entries(numbers).map(([name, value]) => [name, value - theirs[name]])),
+  };
+}
+
+// All that is shown of one prompt: its tokens, and of one tune its numbers and maps; what they are more than those of
+// the tune `less`, if there is one.
+async function openPrompt(index, tune, less) {
   const prompt = DATA.prompts[index];
   const roles = unrolled(prompt.roles);
   const tokens = prompt.tokens.map((place, i) => {
     const [text, id] = DATA.tokens[place];
     return { text, id, role: roles[i] };
   });
-  const take = pieces(await inflate(MAPS[tune.number * DATA.prompts.length + index]));
-  const maps = {};
-  DATA.kinds.forEach((kind, i) => {
-    maps[kind.name] = readMap(kind, tune.scales[index][i], take, DATA.layers, tokens.length);
-  });
-  const numbers = Object.fromEntries(Object.entries(tune.columns).map(([name, values]) => [name, values[index] ?? NaN]));
+  const own = { maps: await mapsOf(index, tune), numbers: numbersOf(index, tune) };
+  const differences = less && (await differencesOf(index, own, less));
   const largest = Math.max(...TUNES.flatMap(({ scales }) => scales[index].map(([top]) => top)));
-  return { index, tune, tokens, maps, numbers, largest, dropped: prompt.dropped };
+  return { index, tune, tokens, ...own, differences, largest, dropped: prompt.dropped };
 }
 
 const fixed = (value, decimals = 4) => (Number.isFinite(value) ? value.toFixed(decimals) : "missing");
+
+const signed = (value, decimals) => (value > 0 ? "+" : "") + fixed(value, decimals).replace("-", "−");
 
 // A token on one line: · for a space, ↵ for a line break, cut to so many columns, of which wide characters take two.
 function tokenLabel(text, columns) {

@@ -10,7 +10,8 @@ const TOP = 30; // px above the map and the profile, whose layers are at the sam
 const LAST_LAYER = DATA.layers - 1;
 
 let printing = false;
-const look = () => DATA.looks[DARK.matches && !printing ? "dark" : "light"];
+const theme = () => (DARK.matches && !printing ? "dark" : "light");
+const look = () => DATA.looks[theme()];
 const widthOf = (div, share) => (printing ? Math.floor(PRINT_WIDTH * share) : div.parentElement.clientWidth);
 const steps = (n) => Array.from({ length: n }, (_, i) => i);
 
@@ -74,32 +75,37 @@ function cellTexts({ value, norms }, { z, sums, decimals }) {
   }));
 }
 
-function mapTrace({ tokens, maps }, kind) {
+function differenceTexts({ value }, { z, map, other, decimals }) {
+  return z.map((row, l) => Array.from(row, (more, t) => `difference ${signed(more, decimals)}<br>${value} ${fixed(map.z[l][t], decimals)}, of the other ${fixed(other.z[l][t], decimals)}`));
+}
+
+function mapTrace({ tokens, maps, differences }, kind) {
+  const shown = (differences ?? { maps }).maps[kind.name];
   const texts = tokens.map(({ text, id, role }, i) => `<b>${plotlyText(tokenLabel(text, 60))}</b><br>id ${id}, ${role}, position ${i}`);
   return {
     type: "heatmap",
-    z: maps[kind.name].z,
+    z: shown.z,
     x: steps(tokens.length),
     y: steps(DATA.layers),
-    zmin: 0,
-    zmax: kind.top,
-    colorscale: DATA.colours,
+    zmin: differences ? -shown.top : 0,
+    zmax: differences ? shown.top : kind.top,
+    colorscale: differences ? DATA.diverging[theme()] : DATA.colours,
     showscale: false,
     text: steps(DATA.layers).map(() => texts),
-    customdata: cellTexts(kind, maps[kind.name]),
+    customdata: (differences ? differenceTexts : cellTexts)(kind, shown),
     hovertemplate: "%{text}, layer %{y}<br>%{customdata}<extra></extra>",
     hoverongaps: true,
   };
 }
 
 // The cell that the table's number stands in: last token, last layer.
-function cornerMark(kind, numbers, n) {
+function cornerMark(kind, { numbers, differences }, n) {
   const names = { cumulative: ["TuCo", "tuco"], drift: ["OutputCo", "output_co"] };
   if (!(kind.name in names)) return {};
   const [name, column] = names[kind.name];
   const colour = look().mark;
   const cell = { x0: n - 1.5, x1: n - 0.5, y0: LAST_LAYER - 0.5, y1: LAST_LAYER + 0.5 };
-  const text = `${name} ${fixed(numbers[column])} ▾`;
+  const text = `${name} ${differences ? signed(differences.numbers[column]) : fixed(numbers[column])} ▾`;
   return {
     shapes: [{ type: "rect", ...cell, line: { color: colour, width: 2 } }],
     annotations: [{ text, x: 1, xref: "paper", xanchor: "right", y: 1, yref: "paper", yanchor: "bottom", showarrow: false, font: { color: colour } }],
@@ -118,7 +124,7 @@ function linkedHeight(tokens) {
 function drawMap(div, view, kind, { select, hover }) {
   const n = view.tokens.length;
   const { height, bottom } = linkedHeight(view.tokens);
-  const layout = { ...baseLayout(div, MAP_SHARE, height, { l: 44, r: 8, t: TOP, b: bottom }), ...cornerMark(kind, view.numbers, n) };
+  const layout = { ...baseLayout(div, MAP_SHARE, height, { l: 44, r: 8, t: TOP, b: bottom }), ...cornerMark(kind, view, n) };
   const range = [-0.5, n - 0.5];
   layout.xaxis = { title: { text: "token" }, tickangle: -90, range, automargin: false, ...tokenTicks(view.tokens, range, layout.width) };
   layout.yaxis = layerAxis();

@@ -4,7 +4,7 @@
 const MAP = element("heatmap");
 const PROFILE = element("profile");
 const NOWHERE = { token: -1, layer: -1 };
-const state = { tune: TUNES[0], index: -1, view: null, token: 0, kind: DATA.kinds[0], hovered: NOWHERE };
+const state = { tune: TUNES[0], less: null, index: -1, view: null, token: 0, kind: DATA.kinds[0], hovered: NOWHERE };
 
 // --- words ---
 
@@ -26,25 +26,27 @@ function describeToken({ tokens, maps }, i) {
   element("readout").replaceChildren(`Token ${i + 1} of ${tokens.length}: `, shown, ` (id ${id}, ${role}). TuCo so far, after the last layer: ${value}`);
 }
 
-function describeMap({ tokens, maps }, kind) {
-  const { missing } = maps[kind.name];
-  element("meaning").textContent = kind.meaning;
+function describeMap({ tokens, maps, differences }, kind) {
+  const shown = (differences ?? { maps }).maps[kind.name];
+  const { missing } = shown;
+  const more = " Shown is how much higher it is in the chosen tune than in the other: blue is higher, orange lower.";
+  element("meaning").textContent = kind.meaning + (differences ? more : "");
   element("missing").textContent = `${missing} of ${DATA.layers * tokens.length} values missing; their cells are grey.`;
   element("missing").hidden = missing === 0;
-  drawScale(element("map-scale"), kind.value, kind);
-  MAP.setAttribute("aria-label", `Map: ${kind.value}, ${DATA.layers} layers by ${tokens.length} tokens. ← and → select a token.`);
+  if (differences) drawSignedScale(element("map-scale"), `${kind.value} less that of ${nameOfLess()}`, shown, DATA.diverging[theme()]);
+  else drawScale(element("map-scale"), kind.value, kind);
+  MAP.setAttribute("aria-label", `Map: ${differences ? "difference of " : ""}${kind.value}, ${DATA.layers} layers by ${tokens.length} tokens. ← and → select a token.`);
 }
 
 // --- selecting and pointing ---
 
-async function showPrompt(index) {
+async function showPrompt(index, keepToken = false) {
   state.index = index;
   table.mark(index);
-  const { tune } = state;
-  const view = await openPrompt(index, tune);
-  if (state.index !== index || state.tune !== tune) return; // another was chosen meanwhile
-  const isOtherTune = state.view?.index === index && state.view.tune !== tune;
-  if (!isOtherTune) state.token = view.tokens.length - 1;
+  const { tune, less } = state;
+  const view = await openPrompt(index, tune, less);
+  if (state.index !== index || state.tune !== tune || state.less !== less) return; // another was chosen meanwhile
+  if (!keepToken || state.view?.index !== index) state.token = view.tokens.length - 1;
   state.view = view;
   state.hovered = NOWHERE;
   strip.draw(view.tokens, view.maps.cumulative.z[LAST_LAYER], DATA.kinds[0].top);
@@ -64,7 +66,15 @@ function showTune(number) {
     else control.value = number;
   }
   table.renumber();
-  return showPrompt(state.index);
+  return showPrompt(state.index, true);
+}
+
+const nameOfLess = () => document.getElementsByName("less")[0].selectedOptions[0].textContent;
+
+// The map less that of another tune, or, without a number, as it is.
+function showLess(number) {
+  state.less = TUNES[number] ?? null;
+  return showPrompt(state.index, true);
 }
 
 function showToken(token) {
@@ -190,6 +200,7 @@ function listen() {
   element("next").addEventListener("click", () => table.move(1, false));
   for (const radio of document.getElementsByName("kind")) radio.addEventListener("change", () => showKind(radio.value));
   for (const control of document.getElementsByName("tune")) control.addEventListener("change", () => chooseTune(Number(control.value)));
+  for (const list of document.getElementsByName("less")) list.addEventListener("change", () => showLess(list.value).catch(complain));
   MAP.addEventListener("zoom", placeBands);
   let pending = 0;
   addEventListener("resize", () => {

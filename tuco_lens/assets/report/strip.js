@@ -16,10 +16,20 @@ function inkOn(colour) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
-function drawScale(target, label, { top, above }) {
-  const stops = DATA.colours.map(([place, colour]) => `${colour} ${100 * place}%`);
+function colourBar(colours) {
   const bar = document.createElement("i");
-  bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  bar.style.background = `linear-gradient(to right, ${colours.map(([place, colour]) => `${colour} ${100 * place}%`).join(", ")})`;
+  return bar;
+}
+
+// Of one prompt: what is seldom large would have no colour on a scale for all.
+function drawSignedScale(target, label, { top }, colours) {
+  const end = Number(top.toPrecision(3));
+  target.replaceChildren(`${label}, on a scale of this prompt: `, `−${end} `, colourBar(colours), ` +${end}`);
+}
+
+function drawScale(target, label, { top, above }) {
+  const bar = colourBar(DATA.colours);
   target.replaceChildren(`${label}, on one scale for all prompts${TUNES.length > 1 ? " and tunes" : ""}: `, "0 ", bar, ` ${Number(top.toPrecision(3))}${above ? " and above" : ""}`);
 }
 
