@@ -256,18 +256,38 @@ def test_a_link_of_the_summary_leads_to_the_prompt_in_the_tune_that_is_shown(rep
     assert f"TuCo {tunes['third'][highest].tuco:.4f}" in opened.page.locator("#values").text_content()
 
 
-def test_choices_in_quick_succession_end_with_the_last(report: Opening) -> None:
-    tunes = three_tunes([tuple(f"w{i}" for i in range(300))] * 3)
-    opened = report(tunes).drawn()
-    opened.page.evaluate("""() => {
-        const controls = document.getElementsByName("tune");
-        for (const i of [1, 2, 0, 2, 1]) { controls[i].checked = true; controls[i].dispatchEvent(new Event("change")); }
-        location.hash = "#prompt-2";
-    }""")
-    opened.until("#number", "2")
-    opened.page.wait_for_timeout(500)
-    assert np.allclose(opened.z(), tunes["second"].layer_token(2), atol=1e-3)
-    assert f"TuCo {tunes['second'][2].tuco:.4f}" in opened.page.locator("#values").text_content()
+FIRST_IS_SLOW = """() => {
+    const unpacked = Response.prototype.arrayBuffer;
+    let calls = 0;
+    Response.prototype.arrayBuffer = async function () {
+        const patience = calls++ ? 0 : 300;
+        const bytes = await unpacked.call(this);
+        await new Promise((resolve) => setTimeout(resolve, patience));
+        return bytes;
+    };
+}"""
+
+
+@pytest.mark.parametrize("chosen", [[1, 2], [2, 0, 1], [1, 0]])
+def test_choices_in_quick_succession_end_with_the_last_however_long_the_first_takes(
+    report: Opening, chosen: list[int]
+) -> None:
+    tunes = three_tunes(ABC)
+    opened = report(tunes).drawn().open(1)
+    opened.page.evaluate(FIRST_IS_SLOW)
+    opened.page.evaluate(
+        """numbers => numbers.forEach(i => {
+            const control = document.getElementsByName("tune")[i];
+            control.checked = true;
+            control.dispatchEvent(new Event("change"));
+        })""",
+        chosen,
+    )
+    opened.page.wait_for_timeout(700)
+    last = tunes[NAMES[chosen[-1]]]
+    assert np.allclose(opened.z(), last.layer_token(1), atol=1e-3)
+    assert f"TuCo {last[1].tuco:.4f}" in opened.page.locator("#values").text_content()
+    assert opened.cells("tuco") == [f"{item.tuco:.4f}" for item in last]
 
 
 # --- keyboard, looks, paper -----------------------------------------------------------------------------------------
