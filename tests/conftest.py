@@ -81,6 +81,7 @@ LONGEST = (
     "test_figures_browser.py",
     "test_explorer_browser.py",
     "test_report_browser.py",
+    "test_report_tunes_browser.py",
     "test_docs_browser.py",
     "test_cli_experiment.py",
     "test_crashes.py",
