@@ -79,6 +79,17 @@ def test_trajectory_writes_a_row_per_step_and_prompt(shelf: Path, tmp_path: Path
     assert tl.Trajectory.load(out).group_names == ("prompt",)
 
 
+def test_a_report_of_many_maps_shows_the_first_prompts_and_says_so(
+    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tuco_lens.cli.tunes.REPORT_MAPS", 9)
+    assert command("trajectory", shelf, tmp_path / "out", "--checkpoints", shelf / "run", *prompts(shelf)) == 0
+    assert "report.html shows the first 3 of 5 prompts" in capsys.readouterr().err
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "w50 w51 w52" not in page
+    assert "w40 w41" in page
+
+
 def test_a_tune_that_cannot_be_loaded_stops_the_run_or_is_left_out_with_a_warning(
     shelf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

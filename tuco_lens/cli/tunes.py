@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tuco_lens.tunes.comparison import TuneComparison
     from tuco_lens.tunes.trajectory import Trajectory
 
+REPORT_MAPS: Final = 3 * HTML_PROMPTS
+"""Most maps of a report: a prompt has one for each tune."""
 TEXTS: Final = "prompt"
 """Group of the prompts that are given by --prompt."""
 PromptsOption = Annotated[
@@ -126,7 +128,7 @@ def compare(
         progress=progress,
         **options,
     )
-    _finish(found, folder, kept, title="Tunes compared")
+    _finish(found, found, folder, kept, title="Tunes compared")
 
 
 @takes_loading
@@ -183,7 +185,7 @@ def trajectory(
         progress=progress,
         **options,
     )
-    _finish(found, folder, kept, title="TuCo over training steps")
+    _finish(found, found.compared(), folder, kept, title="TuCo over training steps")
 
 
 def _required(base: str | None, tunes: Any, out: Path | None) -> Path:
@@ -252,13 +254,13 @@ def _kept(groups: dict[str, list[FilePrompt]]) -> Literal["maps", "last"]:
     return "maps" if sum(map(len, groups.values())) <= HTML_PROMPTS else "last"
 
 
-def _finish(found: TuneComparison | Trajectory, folder: Path, kept: str, *, title: str) -> None:
-    """Writes the pages, and says what was found."""
+def _finish(found: TuneComparison | Trajectory, tunes: TuneComparison, folder: Path, kept: str, *, title: str) -> None:
+    """Writes the pages, and says what was found; `tunes` is the same, or the steps as tunes."""
     from tuco_lens.tunes.page import write_page
 
     written = [write_page(found, folder / "figures.html", title=title)]
     if kept == "maps":
-        written.append(found.report(folder / "report.html", title=title))
+        written.append(_write_report(tunes, folder / "report.html", title))
     _show(found.table)
     say(found.summary())
     if found.left_out:
@@ -266,6 +268,16 @@ def _finish(found: TuneComparison | Trajectory, folder: Path, kept: str, *, titl
     if kept != "maps":
         complain("note", "no report: only the last tokens were kept; give --keep maps")
     say(f"wrote {', '.join(path.name for path in written)} and the measurements in {folder}")
+
+
+def _write_report(tunes: TuneComparison, path: Path, title: str) -> Path:
+    """The report of as many prompts as a browser bears, a map for each tune."""
+    n_shown = max(1, REPORT_MAPS // len(tunes.names))
+    if n_shown < len(tunes.groups):
+        complain(
+            "note", f"{path.name} shows the first {n_shown} of {len(tunes.groups)} prompts; the other files have all"
+        )
+    return tunes.first(n_shown).report(path, title=title)
 
 
 def _show(table: pd.DataFrame) -> None:

@@ -143,6 +143,11 @@ class TuneComparison(Brief):
         }
         return replace(self, measurements=chosen, groups=tuple(self.groups[i] for i in kept))
 
+    def first(self, n: int) -> TuneComparison:
+        """The comparison of the first `n` prompts, as many as a page can hold maps of."""
+        chosen = {name: replace(each, items=each.items[:n]) for name, each in self.measurements.items()}
+        return replace(self, measurements=chosen, groups=self.groups[:n])
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """A row per tune and prompt, as in a result file."""
         return result_rows(self.measurements, self.groups, "tune")

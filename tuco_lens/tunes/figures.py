@@ -11,6 +11,7 @@ from tuco_lens.plots.curves import Curve
 from tuco_lens.plots.grid import Grid
 from tuco_lens.plots.groups import Groups
 from tuco_lens.plots.steps import Steps
+from tuco_lens.report.page import spoken
 from tuco_lens.tunes.measured import ALL, group_masks, layer_means, tuco_array
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def prompt_grid(measurements: Mapping[Any, Measurement], groups: Sequence[str], key: str) -> Grid:
     """Tune (or step) × prompt: TuCo, prompts by group."""
-    prompts = [item.prompt.text for item in next(iter(measurements.values()))]
+    prompts = [spoken(item.prompt) for item in next(iter(measurements.values()))]
     order = [i for mask in _masks(groups).values() for i in np.flatnonzero(mask).tolist()]
     return Grid(
         tuco_array(measurements)[:, order],
