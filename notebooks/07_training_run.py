@@ -170,8 +170,8 @@ for step in trajectory.steps:
 # %% [markdown]
 # ## Two seeds of one recipe
 #
-# The natural null for "two tunes differ": nothing but the seed is another. Differences are paired, prompt by prompt, and
-# their p-values corrected together.
+# The natural null for "two tunes differ": nothing but the seed is another. Differences are paired, prompt by prompt,
+# and their p-values corrected together.
 
 # %%
 train("second", seed=1)
