@@ -33,7 +33,13 @@ from tuco_lens.experiments import (
     web_vs_chat,
 )
 from tuco_lens.experiments.nulls import NULL_KINDS, null_control
-from tuco_lens.experiments.prompt_groups import ADVBENCH_GOALS, advbench_positions, trained_positions
+from tuco_lens.experiments.prompt_groups import (
+    ADVBENCH_GOALS,
+    advbench_positions,
+    is_held_out_question,
+    mwe_positions,
+    trained_positions,
+)
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts
 
 pytestmark = pytest.mark.bridge
@@ -283,6 +289,25 @@ def test_held_out_goals_are_those_of_the_training_scripts(repository: Path, data
     goals = load("advbench", folder=data_dir)
     ours = {hash(str(goals[i].prompt).strip()) for i in advbench_positions(held_out=True)}
     assert ours == {hash(goal) for goal in corpus.harmful_goals(held_out=True)}
+
+
+def test_one_question_of_mwe_in_five_is_held_out_and_no_text_is_on_both_sides(data_dir: Path) -> None:
+    from tuco_lens.data import load
+
+    questions = load("mwe", folder=data_dir)
+    held_out, trained = (mwe_positions(questions.records, held_out=which) for which in (True, False))
+    assert sorted(held_out + trained) == list(range(len(questions)))
+    for behaviour in {record.group for record in questions}:
+        n_held_out = sum(questions[i].group == behaviour for i in held_out)
+        assert 150 <= n_held_out <= 250, behaviour
+    texts = [{questions[i].prompt for i in positions} for positions in (held_out, trained)]
+    assert not texts[0] & texts[1]
+
+
+def test_which_questions_are_held_out_does_not_change_from_release_to_release() -> None:
+    # A pair that was trained on the others would be measured on what it has seen.
+    held_out = [i for i in range(40) if is_held_out_question(f"question {i}")]
+    assert held_out == [6, 16, 25, 32, 33]
 
 
 Run = Callable[[ModelPair, Path, RunOptions], Any]
