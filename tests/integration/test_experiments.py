@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from tuco_lens.experiments import (
     NullOptions,
     RunOptions,
     Series,
+    alpha_sweep,
     comparing,
     conjugate,
     gcg,
@@ -39,6 +41,8 @@ from tuco_lens.experiments.prompt_groups import (
     is_held_out_question,
     mwe_positions,
     trained_positions,
+    was_trained_on_advbench,
+    was_trained_on_mwe,
 )
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts
 
@@ -308,6 +312,44 @@ def test_which_questions_are_held_out_does_not_change_from_release_to_release() 
     # A pair that was trained on the others would be measured on what it has seen.
     held_out = [i for i in range(40) if is_held_out_question(f"question {i}")]
     assert held_out == [6, 16, 25, 32, 33]
+
+
+def test_the_sweep_asks_mmlu_and_behaviours_alike_and_holds_out_questions_of_behaviours_alone(
+    known: ModelPair, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def keep(_pair: ModelPair, tasks: Any, **_: Any) -> None:
+        asked.append({task.name: [str(question.prompt) for question in task.questions] for task in tasks})
+        assert all(task.chat for task in tasks)
+
+    monkeypatch.setattr(sys.modules["tuco_lens.experiments.alpha_sweep"], "sweep", keep)
+    for held_out in (None, True, False):
+        alpha_sweep(known, data=data, tasks=("anatomy", "personality"), held_out=held_out)
+    by_default, few, every = asked
+    behaviours = {"agreeableness", "neuroticism", "narcissism", "conscientiousness", "psychopathy"}
+    assert by_default == every
+    assert set(every) == {"anatomy", *behaviours}
+    assert few["anatomy"] == every["anatomy"]
+    for name in behaviours:
+        assert few[name] == [question for question in every[name] if is_held_out_question(question)] != []
+
+
+def test_only_the_pair_with_opinions_is_asked_held_out_questions_by_default() -> None:
+    names = ("somewhere/demo-opinions", "somewhere/smollm2-refusals", "somewhere/else")
+    pairs: list[Any] = [SimpleNamespace(tuned_name=name) for name in names]
+    assert [was_trained_on_mwe(pair) for pair in pairs] == [True, False, False]
+    assert [was_trained_on_advbench(pair) for pair in pairs] == [True, True, False]
+
+
+def test_a_sweep_of_mmlu_is_the_sweep_of_its_tasks(known: ModelPair, data: Path) -> None:
+    from tuco_lens.sweep import load_tasks, sweep
+
+    (task,) = load_tasks(data / "mmlu", chat=True)
+    direct = sweep(known, [task], limit=6, progress=False)
+    found = alpha_sweep(known, data=data, tasks=("other subjects",), limit=6, run=RunOptions(progress=False))
+    assert found.settings == direct.settings
+    assert (found.tasks[0].chosen == direct.tasks[0].chosen).all()
 
 
 Run = Callable[[ModelPair, Path, RunOptions], Any]

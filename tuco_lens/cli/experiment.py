@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from tuco_lens.cli.folders import check_folder
-from tuco_lens.cli.options import BatchOption, OverwriteOption, ProgressOption, ResumeOption, SystemOption, takes_pair
+from tuco_lens.cli.options import (
+    BatchOption,
+    OverwriteOption,
+    ProgressOption,
+    ResumeOption,
+    SystemOption,
+    names_in,
+    takes_pair,
+)
 from tuco_lens.cli.terminal import complain, say
 from tuco_lens.errors import InputError, Interrupted
 from tuco_lens.results.files import folder_for
@@ -59,6 +67,15 @@ def experiment(
         int | None,
         typer.Option("--limit", min=1, metavar="N", help="Prompts of each group, at most.", show_default="all"),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            metavar="NAME,…",
+            help="Of alpha_sweep: tasks by name or group, or mwe and mmlu. May repeat.",
+            show_default="mwe",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of every draw.")] = 0,
     nulls: Annotated[
         int, typer.Option("--nulls", min=0, metavar="N", help="Seeds of each null control; 0 for none.")
@@ -100,11 +117,13 @@ def experiment(
         raise InputError("no output", "--out is not given", "name a folder")
     _check_outputs(out, name, resume=resume, overwrite=overwrite)
     _check_data(data)
+    asked = names_in(tasks) or ("mwe",)
+    _check_tasks(asked)
     if name in HARMFUL:
         complain("content warning", "this measures harmful requests; none is shown")
     loaded = choice.load()
     sought = _attacks(gcg_strength, limit, attacks=attacks, steps=attack_steps, random_search=random_search)
-    options = _options(data, limit, seed, system, sought, nulls=nulls)
+    options = replace(_options(data, limit, seed, system, sought, nulls=nulls), tasks=asked)
     run = replace(options.run, resume=resume, overwrite=overwrite, progress=progress, batch_size=batch_size)
     with folder_for(out):
         results = _run(name, loaded, replace(options, run=run), out)
@@ -134,6 +153,12 @@ def _check_outputs(out: Path, name: str, *, resume: bool, overwrite: bool) -> No
 def _check_data(data: Path | None) -> None:
     if data is not None and not data.is_dir():
         raise InputError(f"--data {data}", "there is no such folder", "name a folder laid out as the docs say")
+
+
+def _check_tasks(words: tuple[str, ...]) -> None:
+    from tuco_lens.sweep.names import SETS, names_of, select
+
+    select(words, [name for groups in SETS.values() for name in names_of(groups)])
 
 
 def _options(

@@ -58,6 +58,8 @@ class Options:
     """Seed of every draw."""
     system: str | None = None
     """System prompt of every chat."""
+    tasks: tuple[str, ...] = ("mwe",)
+    """Tasks of `alpha_sweep`, by name, group or set."""
     attacks: AttackOptions = field(default_factory=AttackOptions)
     """The search for attack strings."""
     nulls: NullOptions = field(default_factory=NullOptions)
@@ -99,7 +101,7 @@ EXPERIMENTS: Final = {
             "Does scaling FTC by α steer behaviour?",
             "α chosen out of fold to maximise agreement gains 1.55 to 5.18 points, to minimise loses 2.80 to 25.24.",
             False,
-            lambda pair, options: alpha_sweep(pair, **options.common()),
+            lambda pair, options: alpha_sweep(pair, **options.common(), tasks=options.tasks),
             SweepResult.load,
         ),
         Experiment(
