@@ -45,6 +45,7 @@ from tuco_lens.experiments.prompt_groups import (
     was_trained_on_mwe,
 )
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts
+from tuco_lens.runs.environment import OtherEnvironmentWarning
 
 pytestmark = pytest.mark.bridge
 QUICK = AttackOptions(n_strings=2, gcg=GcgSettings(n_tokens=4, steps=2, n_candidates=8, top_k=8))
@@ -348,7 +349,7 @@ def test_a_sweep_of_mmlu_is_the_sweep_of_its_tasks(known: ModelPair, data: Path)
     (task,) = load_tasks(data / "mmlu", chat=True)
     direct = sweep(known, [task], limit=6, progress=False)
     found = alpha_sweep(known, data=data, tasks=("other subjects",), limit=6, run=RunOptions(progress=False))
-    assert found.settings == direct.settings
+    assert dataclasses.replace(found.settings, environments=()) == dataclasses.replace(direct.settings, environments=())
     assert (found.tasks[0].chosen == direct.tasks[0].chosen).all()
 
 
@@ -400,6 +401,77 @@ def test_same_seed_same_numbers_and_a_killed_run_resumes_to_them(
     again = RUNS[name](known, data, RunOptions(out=killed, resume=True))  # finished: read back
     assert again.summary() == whole.summary()
     assert again.to_frame().equals(whole.to_frame())
+
+
+def stopped(known: ModelPair, out: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A run of `output_co` that is killed behind its first step; the lines of its journal."""
+    real, calls = growing.score_nested, iter(range(9))
+
+    def dies(*args: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(growing, "score_nested", dies)
+        with pytest.raises(KeyboardInterrupt):
+            output_co(known, limit=3, counts=(1, 2), run=RunOptions(out=out, batch_size=batch_size))
+    return Path(f"{out}.partial").read_text().splitlines()
+
+
+def test_where_a_result_was_computed_is_in_its_file(known: ModelPair, tmp_path: Path) -> None:
+    import transformers
+
+    out = tmp_path / "r.json"
+    found = output_co(known, limit=2, counts=(1, 2), run=RunOptions(out=out, batch_size=5))
+    (environment,) = json.loads(out.read_text())["settings"]["environments"]
+    assert environment["batch_size"] == 5
+    assert environment["threads"] == torch.get_num_threads()
+    assert environment["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert environment["numpy"] == np.__version__
+    assert environment["transformers"] == transformers.__version__
+    assert environment["python"] == sys.version.split()[0]
+    assert Series.load(out).settings == found.settings
+
+
+def test_a_run_that_goes_on_elsewhere_says_so_in_a_line_and_names_both_places(
+    known: ModelPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "r.json"
+    stopped(known, out, 8, monkeypatch)
+    with pytest.warns(OtherEnvironmentWarning, match="output_co: it goes on where batch_size was 8 and is 3;") as said:
+        resumed = output_co(known, limit=3, counts=(1, 2), run=RunOptions(out=out, resume=True, batch_size=3))
+    assert len(said) == 1
+    assert "\n" not in str(said[0].message)
+    assert [each["batch_size"] for each in resumed.settings.environments] == [8, 3]
+    assert Series.load(out).settings == resumed.settings
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_goes_on_where_it_began_says_nothing_and_is_recorded_once(
+    known: ModelPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "r.json"
+    stopped(known, out, 8, monkeypatch)
+    resumed = output_co(known, limit=3, counts=(1, 2), run=RunOptions(out=out, resume=True))
+    assert len(resumed.settings.environments) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_and_journals_without_a_record_of_where_they_were_made_are_still_read(
+    known: ModelPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "r.json"
+    header, *rows = stopped(known, out, 8, monkeypatch)
+    older = [json.dumps({name: row[name] for name in ("index", "value")}) for row in map(json.loads, rows)]
+    Path(f"{out}.partial").write_text("\n".join([header, *older]) + "\n")
+    resumed = output_co(known, limit=3, counts=(1, 2), run=RunOptions(out=out, resume=True))
+    content = json.loads(out.read_text())
+    del content["settings"]["environments"]
+    out.write_text(json.dumps(content))
+    assert Series.load(out).settings.environments == ()
+    again = output_co(known, limit=3, counts=(1, 2), run=RunOptions(out=out, resume=True))
+    assert again.to_frame().equals(resumed.to_frame())
 
 
 def test_a_result_of_another_seed_is_not_resumed(known: ModelPair, data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from tuco_lens.experiments.comparison import Comparison, Contrast, Values
 from tuco_lens.experiments.nulls import NULL_KINDS, differs, null_control
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts, tuco_of_prompts
 from tuco_lens.experiments.settings import ExperimentSettings
+from tuco_lens.runs.environment import with_environments
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def compare(
         return Comparison(title, tuple(contrasts), scores, found, settings, dict(prepared.facts))
 
     fingerprint = settings.fingerprint()
-    return resumable(run, fingerprint, compute, Comparison.load, total=total, name=settings.experiment)
+    how: dict[str, Any] = {"total": total, "name": settings.experiment, "record": with_environments}
+    return resumable(run, fingerprint, compute, Comparison.load, **how)
 
 
 def n_steps(sizes: Sequence[int], nulls: NullOptions) -> int:

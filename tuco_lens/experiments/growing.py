@@ -12,6 +12,7 @@ from tuco_lens.errors import InputError
 from tuco_lens.experiments.nested import score_nested
 from tuco_lens.experiments.series import Grid, Series
 from tuco_lens.experiments.settings import ExperimentSettings
+from tuco_lens.runs.environment import with_environments
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def measure_growing(
         return Series(title, x_name, tuple(x), scores, settings, dict(facts or {}))
 
     total = sum(len(grid[0]) for grid in sets.values())
-    return resumable(run, settings.fingerprint(), compute, Series.load, total=total, name=settings.experiment)
+    how: dict[str, Any] = {"total": total, "name": settings.experiment, "record": with_environments}
+    return resumable(run, settings.fingerprint(), compute, Series.load, **how)
 
 
 def _column(

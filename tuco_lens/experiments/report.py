@@ -16,6 +16,7 @@ from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.tables import tables_of
 from tuco_lens.report.figure_page import FigurePage, escaped, table
 from tuco_lens.results.files import write_whole
+from tuco_lens.runs.environment import environment_words
 from tuco_lens.sweep.result import SweepResult
 
 if TYPE_CHECKING:
@@ -75,4 +76,5 @@ def _add_section(page: FigurePage, experiment: Experiment, result: Result) -> No
 def _settings(settings: Any) -> str:
     parts = {"base": settings.base, "tuned": settings.tuned, "backend": settings.backend, "dtype": settings.dtype}
     parts |= {"seed": settings.seed, "tuco_lens": settings.version}
-    return ", ".join(f"{name} {escaped(str(value))}" for name, value in parts.items())
+    made = [", ".join(f"{name} {value}" for name, value in parts.items()), environment_words(settings.environments)]
+    return escaped("; ".join(filter(None, made)))

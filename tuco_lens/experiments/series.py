@@ -130,7 +130,7 @@ class Series(Brief):
         stored["scores"] = {
             name: {score: grid.tolist() for score, grid in scores.items()} for name, scores in self.scores.items()
         }
-        stored["settings"] = self.settings.fingerprint()
+        stored["settings"] = self.settings.to_json()
         content = to_json({"format": FORMAT, **stored})
         return write_whole(Path(path), json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
 
@@ -144,7 +144,7 @@ class Series(Brief):
         content = read_result(path, FORMAT)
         del content["format"]
         content["x"] = tuple(content["x"])
-        content["settings"] = ExperimentSettings(**content["settings"])
+        content["settings"] = ExperimentSettings.of_json(content["settings"])
         content["scores"] = {
             name: {score: np.array(grid, dtype=np.float64) for score, grid in scores.items()}
             for name, scores in content["scores"].items()
