@@ -120,7 +120,9 @@ class _Search:
         return {**{name: getattr(found, name) for name in _STORED}, "first_loss": found.losses[0]}
 
     def _result(self, string: Mapping[str, Any], steps: int) -> GcgResult:
-        stored = {name: tuple(value) if isinstance(value := string[name], list) else value for name in _STORED}
+        stored: dict[str, Any] = {
+            name: tuple(value) if isinstance(value := string[name], list) else value for name in _STORED
+        }
         return GcgResult(**stored, settings=replace(self.how, steps=steps))
 
 

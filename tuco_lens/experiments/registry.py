@@ -137,7 +137,7 @@ EXPERIMENTS: Final = {
             "Does TuCo fall as harmful examples fill the prompt?",
             "On Llama 2 7B it falls from about 0.29 to 0.25 between 1 and 128 shots.",
             True,
-            lambda pair, options: many_shot(pair, **options.common()),
+            lambda pair, options: many_shot(pair, **options.common(), nulls=options.nulls),
             Series.load,
         ),
         Experiment(
@@ -158,7 +158,12 @@ EXPERIMENTS: Final = {
             "On Llama 2 7B, with more of them TuCo rises slowly (0.235 to 0.255) while OutputCo falls, then jumps.",
             False,
             lambda pair, options: output_co(
-                pair, limit=options.limit, seed=options.seed, system=options.system, run=options.run
+                pair,
+                limit=options.limit,
+                seed=options.seed,
+                system=options.system,
+                nulls=options.nulls,
+                run=options.run,
             ),
             Series.load,
         ),

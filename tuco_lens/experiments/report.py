@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tuco_lens.experiments.comparison import Comparison
+from tuco_lens.experiments.figures import attack_costs, attack_losses
 from tuco_lens.experiments.registry import EXPERIMENTS, Experiment, Result
 from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.tables import tables_of
@@ -52,13 +53,21 @@ def figures_of(result: Result) -> list[Callable[[Theme], go.Figure]]:
             for contrast in result.contrasts
             if all(len(result.scores[group]["tuco"]) for group in (contrast.positive, contrast.negative))
         ]
-        return [result.groups_figure, *(partial(result.figure, name) for name in full)]
+        return [result.groups_figure, *(partial(result.figure, name) for name in full), *_search_figures(result)]
     if isinstance(result, Series):
         return [partial(result.figure, score) for score in result.score_keys if score != "n_tokens"]
     if isinstance(result, SweepResult):
         by = "group" if len(result.tasks) > 7 else "task"
         return [partial(result.accuracy_figure, by), partial(result.delta_figure, "task")]
     raise TypeError(f"no figures of a {type(result).__name__}")
+
+
+def _search_figures(result: Comparison) -> list[Callable[[Theme], go.Figure]]:
+    """Of the search for attack strings; those of `jailbreak_success` may be those of `gcg`, which shows them."""
+    if result.settings.experiment != "gcg" or not all("losses" in each for each in result.facts.get("attacks", [{}])):
+        return []
+    figures = [partial(attack_losses, result)]
+    return [*figures, partial(attack_costs, result)] if "random search" in result.facts else figures
 
 
 def _add_section(page: FigurePage, experiment: Experiment, result: Result) -> None:

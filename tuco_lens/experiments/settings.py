@@ -55,7 +55,8 @@ class ExperimentSettings(Brief):
     @classmethod
     def of_json(cls, stored: Mapping[str, Any]) -> ExperimentSettings:
         """What `to_json` was called on."""
-        return cls(**{**stored, "environments": tuple(stored.get("environments", ()))})
+        fields: dict[str, Any] = {**stored, "environments": tuple(stored.get("environments", ()))}
+        return cls(**fields)
 
 
 def settings_of(
