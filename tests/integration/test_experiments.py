@@ -531,7 +531,7 @@ def test_the_losses_of_every_string_and_their_means_at_equal_cost_are_drawn(sear
     for trace, string in zip(by_string.data, searched.facts["attacks"], strict=True):
         assert trace.y == pytest.approx(string["losses"], rel=1e-6)
     lines = [trace for trace in attack_costs(searched, "light").data if trace.mode and "lines" in trace.mode]
-    named = {trace.name.split(" (")[0]: trace for trace in lines if "null" not in trace.name}
+    named = {trace.name.split(" (")[0]: trace for trace in lines if trace.name}
     for name, key in (("GCG", "attacks"), ("random search", "random search")):
         lowest = [min(each["losses"]) for each in searched.facts[key]]
         assert named[name].y[-1] == pytest.approx(np.mean(lowest), rel=1e-6)
@@ -597,7 +597,7 @@ def test_random_search_and_gcg_are_compared_string_by_string(theirs: tuple[float
     first, second = attack_words(searches(1.0, 1.0, 1.0, reached=2), searches(*theirs))
     assert "2 of 3 (66.7% [20.8%, 93.9%]) make their target the greedy answer" in first
     assert "falls from 3.00 to 1.00" in first
-    assert "reaches 0 of 3 (0.0% [0.0%, 56.2%])" in second
+    assert "reaches 0 of 3 (0.0% [0.0%, 56.1%])" in second
     assert second.endswith(said)
 
 

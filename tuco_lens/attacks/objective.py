@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from tuco_lens.attacks.framing import Frame
 from tuco_lens.engine.memory import FittingBatches, token_budget
-from tuco_lens.engine.sharing import LEAST_SHARE, Beginning, may_share
+from tuco_lens.engine.sharing import Beginning, may_share
 from tuco_lens.models.backends import device_of, pass_options, run_blocks
 from tuco_lens.models.positions import stands_alone
 
@@ -29,8 +29,7 @@ class Objective:
         model: a HookedTransformer or TransformerBridge; it carries hooks during a pass, and no longer.
         frames: the chats that the strings stand in.
         batch_size: strings per pass, at most; fewer where they are long, or memory runs out.
-        share_prefix: keep the keys and values of what stands before the string, where that is enough of a chat to pay;
-            the losses are the same without.
+        share_prefix: keep the keys and values of what stands before the string; the losses are the same without.
     """
 
     def __init__(self, model: Any, frames: Sequence[Frame], batch_size: int = 64, *, share_prefix: bool = True) -> None:
@@ -100,8 +99,8 @@ class Objective:
 
     @torch.no_grad()
     def _beginning(self, frame: Frame) -> Beginning | None:
-        if len(frame.before) < LEAST_SHARE * frame.n_tokens(1):
-            return None  # attention behind a cache takes a mask, which would cost more than a short beginning saves
+        if not frame.before:
+            return None
         beginning = Beginning(self.model, ids=frame.before)
         ids = _repeated(frame.before, 1).to(device_of(self.model))
         run_blocks(self.model, ids, cache=beginning.cache)
