@@ -1,13 +1,20 @@
 """For the page of `reproduction.py`: whether a claim of the paper holds on a pair, and what speaks for a reason if not.
 
 The words follow from the numbers by the rules here, so that a run anew cannot leave a sentence behind that it no longer
-bears out. A reason is what was measured beside TuCo; none is more than that.
+bears out. A claim is judged by its own interval and null controls, and by its p-value, which is corrected by Holm's
+method over all claims about one pair: of every experiment, and of every contrast, those that are not in the paper too.
+A reason is what was measured beside TuCo; none is more than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from tuco_lens.experiments import Comparison, Series
 from tuco_lens.experiments.comparison import Contrast
@@ -15,18 +22,70 @@ from tuco_lens.experiments.gcg import ATTACKED, NOT_IN_PAPER, PLAIN, RANDOM
 from tuco_lens.experiments.nulls import MEANING
 from tuco_lens.experiments.registry import Result
 from tuco_lens.experiments.scores import BASELINES, LABELS
-from tuco_lens.experiments.tables import interval
-from tuco_lens.experiments.words import verdict
+from tuco_lens.experiments.tables import interval, p_text
+from tuco_lens.experiments.words import HELD, series_reach, verdict
+from tuco_lens.stats import holm
 from tuco_lens.sweep import SweepResult
 
 SIGNIFICANT = 0.05
-BEYOND_NULLS = "holds, beyond the nulls"
+BEYOND_NULLS = HELD["beyond"]
+CORRECTED_AWAY = "not shown: too weak for one of so many claims"
 
 
-def verdicts_of(name: str, result: Result) -> list[tuple[str, str]]:
-    """What is claimed, and whether it holds: a line for each contrast, one for a series or a sweep."""
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of one result, before p-values are corrected."""
+
+    name: str
+    """Of a comparison the contrast's; else the claim in words."""
+    p: tuple[float, ...]
+    """Of each test that it rests on, two-sided; NaN where there is none."""
+    judged: Callable[[Sequence[float]], str]
+    """The verdict, from the corrected p-values in the same order."""
+    is_papers: bool = True
+    """Whether the paper claims it."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its verdict."""
+
+    name: str
+    held: str
+    p: tuple[float, ...]
+    """Corrected."""
+    is_papers: bool
+
+    @property
+    def p_words(self) -> str:
+        """ "p < 0.001", or of several tests "p = 0.02 and 0.5", corrected."""
+        texts = [p_text(p) for p in self.p]
+        return f"p {'' if texts[0].startswith('<') else '= '}{' and '.join(texts)}"
+
+    @property
+    def line(self) -> str:
+        """Claim, verdict and p."""
+        return f"{self.name}: **{self.held}** ({self.p_words}, corrected)."
+
+
+def judge(results: Mapping[str, Result]) -> dict[str, list[Judged]]:
+    """The verdicts on everything that the results of one pair, by experiment, are asked; p corrected over all of it."""
+    claims = {name: claims_of(name, result) for name, result in results.items()}
+    raw = np.array([p for of_one in claims.values() for claim in of_one for p in claim.p], dtype=np.float64)
+    left = iter(holm(raw).tolist())
+    judged: dict[str, list[Judged]] = {}
+    for name, of_one in claims.items():
+        corrected = [tuple(next(left) for _ in claim.p) for claim in of_one]
+        judged[name] = [
+            Judged(claim.name, claim.judged(p), p, claim.is_papers) for claim, p in zip(of_one, corrected, strict=True)
+        ]
+    return judged
+
+
+def claims_of(name: str, result: Result) -> list[Claim]:
+    """A claim for each contrast, one for a series or a sweep."""
     if isinstance(result, Comparison):
-        return [(each.name, verdict(result, each)) for each in result.contrasts if each.paper != NOT_IN_PAPER]
+        return [_contrast(result, each) for each in result.contrasts]
     if isinstance(result, Series):
         return [_many_shot(result) if name == "many_shot" else _output_co(result)]
     assert isinstance(result, SweepResult)
@@ -57,30 +116,83 @@ def _change(result: Series, score: str) -> Any:
     return table[(table["set"] == "all") & (table["score"] == score)].iloc[0]
 
 
-def _many_shot(result: Series) -> tuple[str, str]:
-    word, _ = direction(result, "tuco")
-    held = {"falls": "holds", "rises": "does not hold: reversed"}.get(word, "not shown")
-    return "TuCo falls with the number of shots", held
+def _contrast(result: Comparison, contrast: Contrast) -> Claim:
+    row = result.table[(result.table["contrast"] == contrast.name) & (result.table["score"] == "tuco")].iloc[0]
+    is_papers = contrast.paper != NOT_IN_PAPER
+    judged = partial(_contrast_verdict if is_papers else _own_verdict, result, contrast)
+    return Claim(contrast.name, (float(row["p"]),), judged, is_papers)
 
 
-def _output_co(result: Series) -> tuple[str, str]:
-    tuco, other = direction(result, "tuco")[0], direction(result, "output_co")[0]
-    claim = "TuCo rises, and OutputCo does otherwise"
+def _contrast_verdict(result: Comparison, contrast: Contrast, p: Sequence[float]) -> str:
+    held = verdict(result, contrast)
+    is_effect = held in HELD.values() or held.endswith("reversed")
+    return CORRECTED_AWAY if is_effect and not p[0] < SIGNIFICANT else held
+
+
+def _own_verdict(result: Comparison, contrast: Contrast, p: Sequence[float]) -> str:
+    """Of a contrast that the paper does not have: which group is higher."""
+    if verdict(result, contrast).startswith("undefined"):
+        return "undefined"
+    higher = {"separates": contrast.positive, "reversed": contrast.negative}.get(result.auc_of(contrast.name).verdict)
+    if higher is None:
+        return "no difference shown"
+    return f"TuCo is higher for {higher}" if p[0] < SIGNIFICANT else CORRECTED_AWAY
+
+
+def _many_shot(result: Series) -> Claim:
+    def judged(p: Sequence[float]) -> str:
+        word = _moved(result, "tuco", p[0])
+        return {"falls": HELD[series_reach(result)], "rises": "does not hold: reversed"}.get(word, word)
+
+    return Claim("TuCo falls with the number of shots", (_change_p(result, "tuco"),), judged)
+
+
+def _output_co(result: Series) -> Claim:
+    p = tuple(_change_p(result, score) for score in ("tuco", "output_co"))
+    return Claim("TuCo rises, and OutputCo does otherwise", p, partial(_output_co_verdict, result))
+
+
+def _output_co_verdict(result: Series, p: Sequence[float]) -> str:
+    tuco, other = (_moved(result, score, each) for score, each in zip(("tuco", "output_co"), p, strict=True))
     if tuco == "rises":
-        return claim, "holds" if other != "rises" else "does not hold: both rise"
-    apart = "the two differ: " if tuco != other else ""
-    words = {"no change shown": "shows no change"}
-    return claim, f"does not hold: {apart}TuCo {words.get(tuco, tuco)}, OutputCo {words.get(other, other)}"
+        return HELD[series_reach(result)] if other != "rises" else "does not hold: both rise"
+    apart = "the two differ: " if tuco != other and {tuco, other} == {"falls", "rises"} else ""
+    said = [
+        f"{label} {word if word in ('rises', 'falls') else 'is not shown to change'}"
+        for label, word in (("TuCo", tuco), ("OutputCo", other))
+    ]
+    return f"does not hold: {apart}{', '.join(said)}"
 
 
-def _steering(result: SweepResult) -> tuple[str, str]:
+def _change_p(result: Series, score: str) -> float:
+    return float(_change(result, score)["change_p"])
+
+
+def _moved(result: Series, score: str, p: float) -> str:
+    """ "rises", "falls", or why neither is shown, by the interval and the corrected p."""
+    word = direction(result, score)[0]
+    if word == "no change shown" or math.isnan(p):
+        return "not shown"
+    return word if p < SIGNIFICANT else CORRECTED_AWAY
+
+
+def _steering(result: SweepResult) -> Claim:
+    """Its one p is that of any effect on any task: the least of all, times their number."""
     table = result.cross_validated()
-    up = int(((table["max_p_holm"] < SIGNIFICANT) & (table["max_delta"] > 0)).sum())
-    down = int(((table["min_p_holm"] < SIGNIFICANT) & (table["min_delta"] < 0)).sum())
-    claim = "α chosen to maximise agreement raises it, to minimise lowers it"
-    if not up and not down:
-        return claim, f"not shown on any of {len(table)} tasks"
-    return claim, f"holds for {up} of {len(table)} tasks to maximise and {down} to minimise (p < 0.05, Holm)"
+    raw = np.concatenate([table[f"{short}_p"].to_numpy(dtype=np.float64) for short in ("max", "min")])
+    p_up, p_down = np.split(holm(raw), 2)
+    up = int(((p_up < SIGNIFICANT) & (table["max_delta"].to_numpy() > 0)).sum())
+    down = int(((p_down < SIGNIFICANT) & (table["min_delta"].to_numpy() < 0)).sum())
+
+    def judged(p: Sequence[float]) -> str:
+        if not (up or down):
+            return f"not shown on any of {len(table)} tasks"
+        if not p[0] < SIGNIFICANT:
+            return CORRECTED_AWAY
+        return f"holds for {up} of {len(table)} tasks to maximise and {down} to minimise (p < 0.05, Holm over both)"
+
+    least = float(np.nanmin(holm(raw))) if np.isfinite(raw).any() else math.nan
+    return Claim("α chosen to maximise agreement raises it, to minimise lowers it", (least,), judged)
 
 
 def _comparison_reasons(result: Comparison) -> Iterator[str]:

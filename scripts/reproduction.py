@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts._reproduction_words import direction, reasons_of, verdicts_of
+from scripts._reproduction_words import Judged, direction, judge, reasons_of
 from scripts._screenshot import screenshot
+from tuco_lens.attacks.gcg import STRENGTHS, Strength
 from tuco_lens.cli.experiment import limited_attacks
-from tuco_lens.experiments import AttackOptions, Comparison, NullOptions, Series
-from tuco_lens.experiments.comparison import Contrast
-from tuco_lens.experiments.gcg import NOT_IN_PAPER
+from tuco_lens.experiments import Comparison, NullOptions, Series
 from tuco_lens.experiments.refusal_check import refusal_check
 from tuco_lens.experiments.registry import EXPERIMENTS, Experiment, Result
 from tuco_lens.experiments.report import figures_of
 from tuco_lens.experiments.tables import interval, tables_of
-from tuco_lens.experiments.words import verdict
+from tuco_lens.runs.environment import environment_words
 from tuco_lens.sweep import SweepResult
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +43,8 @@ QUESTIONS = 1000
 """Of each behaviour in Model-Written Evaluations."""
 Results = dict[str, dict[str, Result]]
 """By pair and experiment."""
+Verdicts = dict[str, dict[str, list[Judged]]]
+"""By pair and experiment; p-values are corrected over a pair."""
 
 
 def main() -> None:
@@ -51,11 +52,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("TUCO_LENS_DATA", ROOT.parent / "shared" / "data"))
     arguments = parser.parse_args()
     results = {pair: dict(_results(BUILD / pair)) for pair in PAIRS}
+    verdicts = {pair: judge(found) for pair, found in results.items()}
     template = Path(__file__).with_name("reproduction.md.in").read_text(encoding="utf-8")
     text = template.format(
         pairs="\n".join(f"- **{pair}**: {what}." for pair, what in PAIRS.items()),
-        glance=_table(["experiment", "claim", *PAIRS], list(_glance(results))),
-        sections="\n\n".join(_section(each, results) for each in EXPERIMENTS.values()),
+        glance=_table(["experiment", "claim", *PAIRS], list(_glance(results, verdicts))),
+        sections="\n\n".join(_section(each, results, verdicts) for each in EXPERIMENTS.values()),
         refusals=refusal_check(arguments.data).summary(),
     )
     PAGE.write_text(text, encoding="utf-8")
@@ -70,35 +72,27 @@ def _results(folder: Path) -> Iterator[tuple[str, Result]]:
             yield name, experiment.load(folder / f"{name}.json")
 
 
-def _glance(results: Results) -> Iterator[list[str]]:
+def _glance(results: Results, verdicts: Verdicts) -> Iterator[list[str]]:
     """A row per contrast, series or sweep: what is claimed, and in a word what each pair shows."""
     for name, experiment in EXPERIMENTS.items():
         found = {pair: results[pair].get(name) for pair in PAIRS}
         first = next((result for result in found.values() if result is not None), None)
         if isinstance(first, Comparison):
             for contrast in first.contrasts:
-                cells = [_auc_cell(result, contrast.name) for result in found.values()]
+                cells = [_auc_cell(found[pair], verdicts[pair].get(name, []), contrast.name) for pair in PAIRS]
                 yield [f"§{experiment.section} {contrast.name}", contrast.paper, *cells]
         elif first is not None:
-            cells = [_other_cell(name, result) for result in found.values()]
+            cells = [_other_cell(found[pair], verdicts[pair].get(name, [])) for pair in PAIRS]
             yield [f"§{experiment.section} {experiment.question}", experiment.claim, *cells]
 
 
-def _auc_cell(result: Any, name: str) -> str:
+def _auc_cell(result: Any, verdicts: list[Judged], name: str) -> str:
     if not isinstance(result, Comparison):
         return "not run"
-    contrast = next(each for each in result.contrasts if each.name == name)
+    judged = next(each for each in verdicts if each.name == name)
     row = result.table[(result.table["contrast"] == name) & (result.table["score"] == "tuco")].iloc[0]
-    auc = interval(row["auc"], row["low"], row["high"])
-    return f"{_held(result, contrast)}; AUC {auc}, n = {row['n_positive']} + {row['n_negative']}{_nulls(result, name)}"
-
-
-def _held(result: Comparison, contrast: Contrast) -> str:
-    """Whether the paper's claim holds; of a contrast that the paper does not have, which group is higher."""
-    if contrast.paper != NOT_IN_PAPER:
-        return verdict(result, contrast)
-    higher = {"separates": contrast.positive, "reversed": contrast.negative}.get(result.auc_of(contrast.name).verdict)
-    return f"TuCo is higher for {higher}" if higher else "no difference shown"
+    auc = f"AUC {interval(row['auc'], row['low'], row['high'])}, n = {row['n_positive']} + {row['n_negative']}"
+    return f"{judged.held}; {judged.p_words}; {auc}{_nulls(result, name)}"
 
 
 def _nulls(result: Comparison, name: str) -> str:
@@ -110,14 +104,20 @@ def _nulls(result: Comparison, name: str) -> str:
     return f"; {len(rows)} nulls {rows['auc'].min():.3f} to {rows['auc'].max():.3f}, n = {counts}"
 
 
-def _other_cell(name: str, result: Any) -> str:
+def _other_cell(result: Any, verdicts: list[Judged]) -> str:
     if result is None:
         return "not run"
-    ((_, held),) = verdicts_of(name, result)
-    return f"{held}; TuCo: {direction(result, 'tuco')[1]}" if isinstance(result, Series) else held
+    (judged,) = verdicts
+    held = f"{judged.held}; {judged.p_words}"
+    if not isinstance(result, Series):
+        return held
+    nulls = result.null_frame()
+    found = nulls[nulls["score"] == "tuco"]["change"]
+    reached = f"; {len(found)} nulls {found.min():+.4f} to {found.max():+.4f}" if len(found) else ""
+    return f"{held}; TuCo: {direction(result, 'tuco')[1]}{reached}"
 
 
-def _section(experiment: Experiment, results: Results) -> str:
+def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> str:
     parts = [f"## {experiment.question}", f"Paper, §{experiment.section}: {experiment.claim}"]
     for pair in PAIRS:
         result = results[pair].get(experiment.name)
@@ -125,7 +125,7 @@ def _section(experiment: Experiment, results: Results) -> str:
         if result is None:
             parts.append("Not run on this pair.")
             continue
-        parts.append(_verdicts(experiment.name, result))
+        parts.append("\n".join(f"- {each.line}" for each in verdicts[pair][experiment.name] if each.is_papers))
         parts.append(_summary(pair, result))
         reasons = reasons_of(experiment.name, result)
         if reasons:
@@ -137,15 +137,13 @@ def _section(experiment: Experiment, results: Results) -> str:
         for caption, headings, rows in tables_of(result):
             parts += [f"{caption}:", _table(headings, rows)]
         parts += ["</details>", f"`{_command(experiment.name, pair, result)}`"]
+        where: Any = getattr(result, "settings", None)
+        parts += [f"Run with {environment_words(where.environments)}."] if where.environments else []
     return "\n\n".join(parts)
 
 
 def _summary(pair: str, result: Any) -> str:
     return result.summary().replace(result.settings.base, BASES.get(pair, result.settings.base))
-
-
-def _verdicts(name: str, result: Result) -> str:
-    return "\n".join(f"- {claim}: **{held}**." for claim, held in verdicts_of(name, result))
 
 
 def _best_figure(result: Result) -> int:
@@ -161,19 +159,29 @@ def _command(name: str, pair: str, result: Result) -> str:
 def _options(result: Any) -> Iterator[str]:
     """The options of the run that are not the command's defaults."""
     if isinstance(result, SweepResult):
-        limit = max(len(task.targets) for task in result.tasks)
-        yield from [f"--limit {limit}"] if limit < QUESTIONS else []
+        sizes = {len(task.targets) for task in result.tasks}  # those that are held out are not equally many
+        yield from [f"--limit {max(sizes)}"] if len(sizes) == 1 and max(sizes) < QUESTIONS else []
         return
-    parameters, attacks = result.settings.parameters, AttackOptions()
-    limit = parameters.get("limit")
-    sought = limited_attacks(limit)
+    parameters = result.settings.parameters
+    limit, sought = parameters.get("limit"), parameters.get("gcg", {})
+    strength = _strength(sought)
     given = {
         "--limit": (limit, None),
         "--nulls": (parameters.get("null_seeds"), NullOptions().seeds),
-        "--attacks": (parameters.get("n_strings"), sought),
-        "--attack-steps": (parameters.get("gcg", {}).get("steps"), attacks.gcg.steps),
+        "--attacks": (parameters.get("n_strings"), limited_attacks(limit)),
+        "--gcg-strength": (strength, "quick"),
+        "--attack-steps": (sought.get("steps"), STRENGTHS[strength].steps),
     }
     yield from (f"{option} {value}" for option, (value, usual) in given.items() if value not in (None, usual))
+    if parameters.get("random_search", False) != (strength == "paper"):
+        yield "--random-search" if parameters.get("random_search") else "--no-random-search"
+
+
+def _strength(sought: Mapping[str, Any]) -> Strength:
+    """The named budget that a search had, but for its steps."""
+    names = ("n_tokens", "top_k", "n_candidates")
+    same = (name for name, how in STRENGTHS.items() if all(sought.get(each) == getattr(how, each) for each in names))
+    return next(same, "quick")
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:

@@ -248,6 +248,87 @@ def test_a_full_step_goes_on_with_the_best_of_all_single_substitutions() -> None
         assert after.n_evaluated == 1 + len(near)
 
 
+LEGS = replace(QUICK, steps=5, top_k=4, n_candidates=3)
+
+
+@pytest.mark.parametrize("guide", ["gradient", "chance"])
+@pytest.mark.parametrize("cuts", [(0,), (2,), (4,), (2, 4), (0, 2, 2, 4)])
+def test_a_search_left_and_gone_on_with_is_the_search_that_was_never_left(
+    pair: ModelPair, monkeypatch: pytest.MonkeyPatch, guide: Any, cuts: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(gcg, "LEG", 2)
+    how = replace(LEGS, guide=guide)
+    whole = optimise(pair, ["w20 w21"], ["w30 w31"], how, progress=False)
+    found = None
+    for steps in (*cuts, how.steps):
+        found = optimise(pair, ["w20 w21"], ["w30 w31"], replace(how, steps=steps), after=found, progress=False)
+    assert found == whole
+    assert len(whole.losses) == 1 + how.steps
+
+
+def test_a_search_can_only_be_gone_on_with_as_it_was(pair: ModelPair) -> None:
+    begun = optimise(pair, ["w20"], ["w30"], replace(LEGS, steps=0), progress=False)
+    left_in_a_leg = optimise(pair, ["w20"], ["w30"], replace(LEGS, steps=1), progress=False)
+    for goal, how, after in (
+        ("w21", LEGS, begun),
+        ("w20", replace(LEGS, seed=9), begun),
+        ("w20", replace(LEGS, guide="chance"), begun),
+        ("w20", LEGS, left_in_a_leg),
+    ):
+        with pytest.raises(InputError, match="cannot go on with this search"):
+            optimise(pair, [goal], ["w30"], how, after=after, progress=False)
+
+
+def test_a_search_that_has_reached_its_target_stays_where_it_is(pair: ModelPair, monkeypatch: Any) -> None:
+    monkeypatch.setattr(gcg, "LEG", 1)
+    ended = replace(optimise(pair, ["w20"], ["w30"], replace(LEGS, steps=1), progress=False), reached=True)
+    gone_on = optimise(pair, ["w20"], ["w30"], LEGS, after=ended, progress=False)
+    assert replace(gone_on, settings=ended.settings) == ended
+
+
+def test_random_search_costs_in_each_step_what_a_gradient_step_costs(
+    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gcg, "Objective", Recorder)
+    by_guide: dict[str, list[int]] = {}
+    starts: list[Tensor] = []
+    for guide in ("gradient", "chance"):
+        monkeypatch.setattr(Recorder, "batches", ())
+        result = run(pair, replace(QUICK, guide=guide))
+        start, *steps = Recorder.batches
+        starts.append(start)
+        assert result.n_evaluated == 1 + sum(map(len, steps))
+        n_gradients = len(steps) if guide == "gradient" else 0
+        by_guide[guide] = [1 + gcg.GRADIENT_COST * n_gradients + sum(map(len, steps)), len(steps)]
+    assert by_guide["gradient"] == by_guide["chance"]
+    assert torch.equal(*starts)
+
+
+def test_random_search_draws_any_allowed_substitution_and_asks_for_no_gradient(
+    pair: ModelPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Tensor:
+        raise AssertionError("random search asked for a gradient")
+
+    monkeypatch.setattr(Recorder, "gradient", refuse)
+    monkeypatch.setattr(gcg, "Objective", Recorder)
+    monkeypatch.setattr(Recorder, "batches", ())
+    allowed = allowed_tokens(pair.tokenizer, pair.tuned.cfg.d_vocab)
+    n_all = QUICK.n_tokens * (int(allowed.sum()) - 1)
+    run(pair, replace(QUICK, guide="chance", steps=1, n_candidates=n_all))
+    start, rows = Recorder.batches
+    assert len({tuple(row) for row in rows.tolist()}) == len(rows) == n_all
+    assert allowed[rows].all()
+    assert ((rows != start).sum(1) == 1).all()
+
+
+def test_the_strength_of_the_methods_paper_is_that_of_its_authors() -> None:
+    # Zou et al. 2023, the defaults of their code: length, steps, top-k, candidates.
+    how = gcg.STRENGTHS["paper"]
+    assert (how.n_tokens, how.steps, how.top_k, how.n_candidates) == (20, 500, 256, 512)
+    assert gcg.STRENGTHS["quick"] == GcgSettings()
+
+
 def test_substitutes_are_the_allowed_tokens_of_steepest_descent_in_order_and_never_the_present_one() -> None:
     gradient = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
     allowed = torch.arange(40) % 3 != 0
@@ -525,6 +606,7 @@ def test_bad_goals_are_refused_with_a_remedy(pair: ModelPair, goals: Any, target
         {"top_k": 0},
         {"n_candidates": 0},
         {"batch_size": 2.5},
+        {"guide": "luck"},
         {"seed": -1},
         {"place": "x"},
     ],

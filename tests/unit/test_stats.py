@@ -581,5 +581,10 @@ def test_holm_is_never_below_the_raw_values_and_keeps_their_order(p: np.ndarray)
     assert corrected[order[0]] == pytest.approx(min(1, p.min() * len(p)))
 
 
+def test_holm_leaves_out_what_is_no_test() -> None:
+    with_gaps = stats.holm(np.array([np.nan, 0.01, 0.04, np.nan, 0.03, 0.005]))
+    assert with_gaps == pytest.approx([np.nan, 0.03, 0.06, np.nan, 0.06, 0.02], nan_ok=True)
+
+
 def test_holm_on_a_worked_example() -> None:
     assert stats.holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])

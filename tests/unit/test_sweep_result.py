@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,16 @@ def test_a_row_of_the_accuracy_table_counts_right_answers_and_those_that_chose_n
     assert groups["n"].tolist() == [29] * 3 + [20] * 3
     summed = frame[frame["group"] == "x"].groupby("alpha")["n_correct"].sum()
     assert groups[groups["group"] == "x"]["n_correct"].tolist() == summed.tolist()
+
+
+def test_a_file_without_a_record_of_where_it_was_made_is_still_read(tmp_path: Path) -> None:
+    made = replace(SETTINGS, environments=({"threads": 2}, {"threads": 1}))
+    path = SweepResult((task(),), made).save(tmp_path / "sweep.json")
+    assert SweepResult.load(path).settings == made
+    content = json.loads(path.read_text())
+    del content["settings"]["environments"]
+    path.write_text(json.dumps(content))
+    assert SweepResult.load(path).settings == SETTINGS
 
 
 def test_an_answer_that_is_none_is_wrong_even_where_it_would_be_the_index_of_the_last() -> None:

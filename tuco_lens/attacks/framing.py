@@ -45,6 +45,10 @@ class Frame(Brief):
     target: tuple[int, ...]
     """How the answer shall begin; tokenised alone, as a model that writes it would."""
 
+    def n_tokens(self, n_slots: int) -> int:
+        """Tokens of the chat with a string of `n_slots` tokens and the target."""
+        return len(self.before) + n_slots + len(self.after) + len(self.target)
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -143,7 +147,7 @@ def _framed(framing: Framing, attacks: Sequence[str], goal: str, target: str) ->
 
 
 def _require_context(frame: Frame, n_tokens: int, n_ctx: int, index: int) -> None:
-    length = len(frame.before) + n_tokens + len(frame.after) + len(frame.target)
+    length = frame.n_tokens(n_tokens)
     if length > n_ctx:
         why = f"with attack string and target it has {length} tokens, and the context is {n_ctx} tokens"
         raise InputError(f"goal {index}", why, "shorten it, its target or the attack string")

@@ -2,6 +2,7 @@
 
 Greedy coordinate gradient (Zou et al. 2023, arXiv 2307.15043). The gradient of the loss with respect to the one-hot
 rows of the string's tokens ranks substitutions; a random sample of the best ranked is evaluated; the best one goes on.
+`guide="chance"` is what it is measured against: random search at equal cost, which draws among all substitutions.
 
 Content warning: goals and targets of such attacks are harmful text by design. A result holds only their checksum.
 """
@@ -12,8 +13,8 @@ import hashlib
 import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
 
 
+Guide = Literal["gradient", "chance"]
+Strength = Literal["quick", "paper"]
+
+GRADIENT_COST: Final = 3
+"""What a gradient costs, in evaluated strings: the forward pass of one string, and a backward pass of twice as much."""
+LEG: Final = 60
+"""Steps after which the draws begin anew from the seed: a search can be left, and gone on with, at their multiples."""
+
+
 @dataclass(frozen=True)
 class GcgSettings:
     """How a string is sought; with the pair, the goals and the targets, all that the result depends on."""
@@ -43,7 +53,7 @@ class GcgSettings:
     n_candidates: int = 32
     """Strings evaluated per step, drawn without replacement among the `n_tokens` × `top_k` single substitutions."""
     batch_size: int = 64
-    """Strings per forward pass, at most."""
+    """Strings per forward pass, at most; fewer where they are long, or memory runs out."""
     seed: int = 0
     """Of the start and of the draws."""
     place: Place = "prefix"
@@ -52,14 +62,30 @@ class GcgSettings:
     """System message of the chats."""
     early_stop: bool = True
     """End when every target is the greedy answer."""
+    guide: Guide = "gradient"
+    """What picks the substitutions that are drawn from: the gradient; or "chance", which draws among all of them, and
+    `GRADIENT_COST` strings more in each step, so that a step costs as much."""
 
     def __post_init__(self) -> None:
         for name in ("n_tokens", "steps", "top_k", "n_candidates", "batch_size", "seed"):
             value, least = getattr(self, name), int(name not in ("steps", "seed"))
             if not isinstance(value, int) or value < least:
                 raise InputError(f"{name} is {value!r}", f"it must be whole and at least {least}", "give such a number")
-        if self.place not in ("prefix", "suffix"):
-            raise InputError(f"place is {self.place!r}", "there are 'prefix' and 'suffix'", "give one of them")
+        for name, known in (("place", ("prefix", "suffix")), ("guide", ("gradient", "chance"))):
+            if (value := getattr(self, name)) not in known:
+                raise InputError(f"{name} is {value!r}", f"there are {known[0]!r} and {known[1]!r}", "give one of them")
+
+    @property
+    def strings_per_step(self) -> int:
+        """Strings that a step evaluates, if so many survive."""
+        return self.n_candidates + (GRADIENT_COST if self.guide == "chance" else 0)
+
+
+STRENGTHS: Final[dict[Strength, GcgSettings]] = {
+    "quick": GcgSettings(),
+    "paper": GcgSettings(n_tokens=20, steps=500, top_k=256, n_candidates=512, batch_size=512),
+}
+"""Budgets by name: what suits two CPU cores, and that of the method's paper (Zou et al. 2023)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +104,8 @@ class GcgResult(Brief):
     """Loss of the start and of what each step went on with, [1 + steps run]; a step may make it worse."""
     n_evaluated: int
     """Strings whose loss was computed, the start among them."""
+    last_ids: tuple[int, ...]
+    """Tokens of what the last step went on with, which need not be the best, [n_tokens]."""
     settings: GcgSettings
     """How it was sought."""
     goals_sha256: str
@@ -94,6 +122,7 @@ def optimise(
     targets: Sequence[str],
     settings: GcgSettings | None = None,
     *,
+    after: GcgResult | None = None,
     progress: bool = True,
 ) -> GcgResult:
     """Seek one attack string that makes the tuned model begin its answer to every goal with the goal's target.
@@ -103,14 +132,16 @@ def optimise(
         goals: what the user asks; with several, one string is sought for them all.
         targets: how the answer to each shall begin.
         settings: length, place, budget and seed; `GcgSettings()` by default.
+        after: a search for the same goals that had a multiple of `LEG` for its steps, and else the same settings, to go
+            on with; the result is that of a search that was never left.
         progress: show a bar with steps/s, if stderr is a terminal or in a notebook.
 
     Returns:
         The best string of all steps: one that reaches its targets before one that does not, then by loss.
 
     Raises:
-        InputError: for goals without targets, bad or too long texts, an active `pair.scaled`, or a chat template in
-            which no string is the same tokens after decoding and encoding.
+        InputError: for goals without targets, bad or too long texts, an active `pair.scaled`, a chat template in which
+            no string is the same tokens after decoding and encoding, or an `after` that is of another search.
     """
     settings = settings or GcgSettings()
     if isinstance(goals, str) or isinstance(targets, str):
@@ -119,32 +150,50 @@ def optimise(
         raise InputError("GCG", f"{len(goals)} goals and {len(targets)} targets", "give a target for each goal")
     if pair.active_scalings:
         raise InputError("GCG within `scaled`", "it attacks the tuned model as it is", "call it outside")
+    if after is not None:
+        _check_leg(after, settings, _checksum(goals, targets))
     with torch.inference_mode(False), torch.no_grad(), _eval_mode(pair.tuned), fast_path(pair.tuned):
-        return _search(pair, goals, targets, settings, progress)
+        return _search(pair, goals, targets, settings, after, progress)
 
 
-def _search(pair: ModelPair, goals: Sequence[str], targets: Sequence[str], how: GcgSettings, show: bool) -> GcgResult:
+def _check_leg(after: GcgResult, how: GcgSettings, checksum: str) -> None:
+    same = replace(after.settings, steps=how.steps) == how and after.goals_sha256 == checksum
+    if not same or after.settings.steps % LEG or after.settings.steps > how.steps:
+        why = f"it had other goals or settings, or its {after.settings.steps} steps are no multiple of {LEG} below"
+        raise InputError("GCG cannot go on with this search", why, "give one of its own, or begin anew")
+
+
+def _checksum(goals: Sequence[str], targets: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps([list(goals), list(targets)]).encode()).hexdigest()
+
+
+def _search(
+    pair: ModelPair,
+    goals: Sequence[str],
+    targets: Sequence[str],
+    how: GcgSettings,
+    after: GcgResult | None,
+    show: bool,
+) -> GcgResult:
     draws = torch.Generator().manual_seed(how.seed)
     allowed = allowed_tokens(pair.tokenizer, pair.tuned.cfg.d_vocab)
     framing = Framing(pair.tokenizer, how.place, how.system)
     frames, start = make_frames(pair, framing, goals, targets, allowed, how.n_tokens, draws)
     objective = Objective(pair.tuned, frames, how.batch_size)
-    states = [_best(objective, start[None])]
-    n_evaluated = 1
-    for _ in with_progress(range(how.steps), total=how.steps, show=show, unit="step", name="GCG"):
-        if how.early_stop and states[-1].reached:
+    so_far = _SoFar.beginning(_best(objective, start[None])) if after is None else _SoFar.behind(after)
+    steps = range(0 if after is None else after.settings.steps, how.steps)
+    for step in with_progress(steps, total=len(steps), show=show, unit="step", name="GCG"):
+        if how.early_stop and so_far.last.reached:
             break
-        row = states[-1].row
-        ranked = ranked_substitutes(row, objective.gradient(row), allowed, how.top_k)
-        rows = _surviving_draws(row, ranked, framing, frames, how.n_candidates, draws)
+        if step and not step % LEG:
+            draws.manual_seed(how.seed + step)
+        row = so_far.last.row
+        ranked = _substitutes(row, objective, allowed, how)
+        rows = _surviving_draws(row, ranked, framing, frames, how.strings_per_step, draws)
         if not len(rows):
             break  # the next step would find the same
-        states.append(_best(objective, rows))
-        n_evaluated += len(rows)
-    found = min(states, key=lambda state: (not state.reached, state.loss))
-    ids, losses = tuple(found.row.tolist()), tuple(state.loss for state in states)
-    checksum = hashlib.sha256(json.dumps([list(goals), list(targets)]).encode()).hexdigest()
-    return GcgResult(framing.text(ids), ids, found.loss, found.reached, losses, n_evaluated, how, checksum)
+        so_far.add(_best(objective, rows), len(rows))
+    return so_far.result(framing, how, _checksum(goals, targets))
 
 
 class _State(NamedTuple):
@@ -153,10 +202,62 @@ class _State(NamedTuple):
     reached: bool
 
 
+@dataclass
+class _SoFar:
+    """A search as far as it has come."""
+
+    last: _State
+    """What the next step begins with."""
+    best: _State
+    """What is found: one that reaches its targets before one that does not, then by loss, then the earlier one."""
+    losses: list[float]
+    n_evaluated: int
+
+    @classmethod
+    def beginning(cls, start: _State) -> _SoFar:
+        return cls(start, start, [start.loss], 1)
+
+    @classmethod
+    def behind(cls, after: GcgResult) -> _SoFar:
+        # Where reaching the target ends a search, the last string is the one that has; where not, nobody asks.
+        last = _State(torch.tensor(after.last_ids), after.losses[-1], after.reached)
+        best = _State(torch.tensor(after.token_ids), after.loss, after.reached)
+        return cls(last, best, [*after.losses], after.n_evaluated)
+
+    def add(self, state: _State, n_evaluated: int) -> None:
+        self.last = state
+        self.best = min(self.best, state, key=lambda each: (not each.reached, each.loss))
+        self.losses.append(state.loss)
+        self.n_evaluated += n_evaluated
+
+    def result(self, framing: Framing, how: GcgSettings, checksum: str) -> GcgResult:
+        ids = tuple(self.best.row.tolist())
+        return GcgResult(
+            attack=framing.text(ids),
+            token_ids=ids,
+            loss=self.best.loss,
+            reached=self.best.reached,
+            losses=tuple(self.losses),
+            n_evaluated=self.n_evaluated,
+            last_ids=tuple(self.last.row.tolist()),
+            settings=how,
+            goals_sha256=checksum,
+        )
+
+
 def _best(objective: Objective, rows: Int[Tensor, "row slot"]) -> _State:
     losses, reached = objective.losses(rows)
     best = int(losses.argmin())
     return _State(rows[best], float(losses[best]), bool(reached[best]))
+
+
+def _substitutes(
+    row: Int[Tensor, " slot"], objective: Objective, allowed: Bool[Tensor, " d_vocab"], how: GcgSettings
+) -> Int[Tensor, "slot rank"]:
+    """What each slot's token may be exchanged for: what the gradient ranks best, or whatever is allowed."""
+    if how.guide == "chance":
+        return ranked_substitutes(row, torch.zeros(len(row), len(allowed)), allowed, len(allowed))
+    return ranked_substitutes(row, objective.gradient(row), allowed, how.top_k)
 
 
 def ranked_substitutes(

@@ -6,7 +6,7 @@ and skip the logits that nobody reads; what stands before the string is computed
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tuco_lens.attacks.framing import Frame
+from tuco_lens.engine.memory import FittingBatches, token_budget
 from tuco_lens.engine.sharing import Beginning, may_share
 from tuco_lens.models.backends import device_of, pass_options, run_blocks
 from tuco_lens.models.positions import stands_alone
@@ -27,31 +28,41 @@ class Objective:
     Args:
         model: a HookedTransformer or TransformerBridge; it carries hooks during a pass, and no longer.
         frames: the chats that the strings stand in.
-        batch_size: strings per pass, at most.
+        batch_size: strings per pass, at most; fewer where they are long, or memory runs out.
         share_prefix: keep the keys and values of what stands before the string; the losses are the same without.
     """
 
     def __init__(self, model: Any, frames: Sequence[Frame], batch_size: int = 64, *, share_prefix: bool = True) -> None:
-        self.model, self.batch_size = model, batch_size
+        self.model = model
+        self.fitting = FittingBatches(batch_size, "string", token_budget(model, device_of(model), "auto"))
         share_prefix = share_prefix and not stands_alone(model) and may_share(model)
         self.frames = [(frame, self._beginning(frame) if share_prefix else None) for frame in frames]
 
     @torch.no_grad()
     def losses(self, rows: Int[Tensor, "row slot"]) -> tuple[Float[Tensor, " row"], Bool[Tensor, " row"]]:
         """Loss of each string, in nats per token, and whether every target is the greedy answer; on the CPU."""
-        parts = [self._losses(part) for part in rows.split(self.batch_size)]
-        losses, reached = zip(*parts, strict=True)
-        return torch.cat(losses).cpu(), torch.cat(reached).cpu()
+        found = torch.empty(len(self.frames), len(rows), dtype=torch.float64)
+        reached = torch.ones(len(rows), dtype=torch.bool)
+        for of_frame, (frame, beginning) in zip(found, self.frames, strict=True):
+            for batch, (losses, is_reached) in self._batches(rows, frame, beginning):
+                of_frame[batch] = losses.double()
+                reached[batch] &= is_reached
+        return found.mean(0), reached
 
-    def _losses(self, rows: Int[Tensor, "row slot"]) -> tuple[Float[Tensor, " row"], Bool[Tensor, " row"]]:
-        found: list[Tensor] = []
-        reached = torch.ones(len(rows), dtype=torch.bool, device=device_of(self.model))
-        for frame, beginning in self.frames:
-            logits = self._target_logits(rows, frame, beginning)
-            target = torch.tensor(frame.target, device=logits.device).expand(len(rows), -1)
-            found.append(cross_entropy(logits.mT, target, reduction="none").mean(-1))
-            reached &= (logits.argmax(-1) == target).all(-1)
-        return torch.stack(found).mean(0), reached
+    def _batches(
+        self, rows: Int[Tensor, "row slot"], frame: Frame, beginning: Beginning | None
+    ) -> Iterator[tuple[list[int], tuple[Tensor, Tensor]]]:
+        """The strings in batches of as many tokens as are good for the device, each with its losses in one frame."""
+
+        def compute(batch: list[int]) -> tuple[Float[Tensor, " row"], Bool[Tensor, " row"]]:
+            logits = self._target_logits(rows[batch], frame, beginning)
+            target = torch.tensor(frame.target, device=logits.device).expand(len(batch), -1)
+            losses = cross_entropy(logits.mT, target, reduction="none").mean(-1)
+            return losses.cpu(), (logits.argmax(-1) == target).all(-1).cpu()
+
+        n_tokens = frame.n_tokens(rows.shape[1]) - (0 if beginning is None else len(frame.before))
+        lengths = dict.fromkeys(range(len(rows)), n_tokens)
+        return self.fitting.run_by_length(lengths, compute, dict.fromkeys(lengths, 0), pass_tokens=0)
 
     def gradient(self, row: Int[Tensor, " slot"]) -> Float[Tensor, "slot d_vocab"]:
         """Derivative of the loss by the one-hot rows of a string's tokens; on the CPU.

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from tuco_lens.cli.folders import check_folder
-from tuco_lens.cli.options import BatchOption, OverwriteOption, ProgressOption, ResumeOption, SystemOption, takes_pair
+from tuco_lens.cli.options import (
+    BatchOption,
+    OverwriteOption,
+    ProgressOption,
+    ResumeOption,
+    SystemOption,
+    names_in,
+    takes_pair,
+)
 from tuco_lens.cli.terminal import complain, say
 from tuco_lens.errors import InputError, Interrupted
 from tuco_lens.results.files import folder_for
 from tuco_lens.runs.pair_choice import PairChoice
 
 if TYPE_CHECKING:
+    from tuco_lens.attacks.gcg import Strength
+    from tuco_lens.experiments.attacks_of import AttackOptions
     from tuco_lens.experiments.registry import Options, Result
     from tuco_lens.pair import ModelPair
 
@@ -57,6 +67,15 @@ def experiment(
         int | None,
         typer.Option("--limit", min=1, metavar="N", help="Prompts of each group, at most.", show_default="all"),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            metavar="NAME,…",
+            help="Of alpha_sweep: tasks by name or group, or mwe and mmlu. May repeat.",
+            show_default="mwe",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of every draw.")] = 0,
     nulls: Annotated[
         int, typer.Option("--nulls", min=0, metavar="N", help="Seeds of each null control; 0 for none.")
@@ -65,8 +84,23 @@ def experiment(
         int | None,
         typer.Option("--attacks", min=1, metavar="N", help="Attack strings sought.", show_default=ATTACKS_DEFAULT),
     ] = None,
+    gcg_strength: Annotated[
+        Literal["quick", "paper"],
+        typer.Option(
+            "--gcg-strength", help="Budget of each search: for two CPU cores, or that of GCG's paper (hours)."
+        ),
+    ] = "quick",
     attack_steps: Annotated[
-        int | None, typer.Option("--attack-steps", min=0, metavar="N", help="Steps of each search.", show_default="60")
+        int | None,
+        typer.Option("--attack-steps", min=0, metavar="N", help="Steps of each search.", show_default="60 or 500"),
+    ] = None,
+    random_search: Annotated[
+        bool | None,
+        typer.Option(
+            "--random-search/--no-random-search",
+            help="In gcg, seek each string by random search at equal cost too.",
+            show_default="with --gcg-strength paper",
+        ),
     ] = None,
     system: SystemOption = None,
     batch_size: BatchOption = 8,
@@ -83,10 +117,13 @@ def experiment(
         raise InputError("no output", "--out is not given", "name a folder")
     _check_outputs(out, name, resume=resume, overwrite=overwrite)
     _check_data(data)
+    asked = names_in(tasks) or ("mwe",)
+    _check_tasks(asked)
     if name in HARMFUL:
         complain("content warning", "this measures harmful requests; none is shown")
     loaded = choice.load()
-    options = _options(data, limit, seed, system, attacks=attacks, attack_steps=attack_steps, nulls=nulls)
+    sought = _attacks(gcg_strength, limit, attacks=attacks, steps=attack_steps, random_search=random_search)
+    options = replace(_options(data, limit, seed, system, sought, nulls=nulls), tasks=asked)
     run = replace(options.run, resume=resume, overwrite=overwrite, progress=progress, batch_size=batch_size)
     with folder_for(out):
         results = _run(name, loaded, replace(options, run=run), out)
@@ -118,25 +155,35 @@ def _check_data(data: Path | None) -> None:
         raise InputError(f"--data {data}", "there is no such folder", "name a folder laid out as the docs say")
 
 
+def _check_tasks(words: tuple[str, ...]) -> None:
+    from tuco_lens.sweep.names import SETS, names_of, select
+
+    select(words, [name for groups in SETS.values() for name in names_of(groups)])
+
+
 def _options(
-    data: Path | None,
-    limit: int | None,
-    seed: int,
-    system: str | None,
-    *,
-    attacks: int | None,
-    attack_steps: int | None,
-    nulls: int,
+    data: Path | None, limit: int | None, seed: int, system: str | None, attacks: AttackOptions, *, nulls: int
 ) -> Options:
     """What decides the numbers."""
-    from tuco_lens.experiments.attacks_of import AttackOptions
     from tuco_lens.experiments.comparing import NullOptions
     from tuco_lens.experiments.registry import Options
 
-    sought = AttackOptions(n_strings=attacks or limited_attacks(limit))
-    how = replace(sought.gcg, system=system)  # strings are sought in the chats that are measured
-    sought = replace(sought, gcg=how if attack_steps is None else replace(how, steps=attack_steps))
-    return Options(data=data, limit=limit, seed=seed, system=system, attacks=sought, nulls=NullOptions(seeds=nulls))
+    attacks = replace(attacks, gcg=replace(attacks.gcg, system=system))  # sought in the chats that are measured
+    return Options(data=data, limit=limit, seed=seed, system=system, attacks=attacks, nulls=NullOptions(seeds=nulls))
+
+
+def _attacks(
+    strength: Strength, limit: int | None, *, attacks: int | None, steps: int | None, random_search: bool | None
+) -> AttackOptions:
+    from tuco_lens.attacks.gcg import STRENGTHS
+    from tuco_lens.experiments.attacks_of import AttackOptions
+
+    how = STRENGTHS[strength]
+    return AttackOptions(
+        n_strings=attacks or limited_attacks(limit),
+        gcg=how if steps is None else replace(how, steps=steps),
+        random_search=strength == "paper" if random_search is None else random_search,
+    )
 
 
 def limited_attacks(limit: int | None) -> int:

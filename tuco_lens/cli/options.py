@@ -163,6 +163,11 @@ def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
     return _replaced("reading", reading, options, [], command)
 
 
+def names_in(words: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of an option that takes several, by commas or by being given again."""
+    return tuple(name.strip() for word in words or () for name in word.split(",") if name.strip())
+
+
 def template_variables(given: Sequence[str] | None) -> dict[str, Any]:
     """The variables of `--template-kwarg k=v`; a value is JSON (`false`, `3`, `["a"]`), or else text.
 

@@ -20,6 +20,7 @@ from tuco_lens.cli.options import (
     ResumeOption,
     SystemOption,
     TemplateOption,
+    names_in,
     takes_pair,
     template_variables,
 )
@@ -120,12 +121,11 @@ def sweep(
     options |= {"batch_size": batch_size, "progress": progress}
     if alphas is not None:
         options["alphas"] = _numbers(alphas)
-    names = tuple(name.strip() for word in tasks or () for name in word.split(",") if name.strip())
     run_sweep(
         SweepRequest(
             choice,
             tuple(data or ()),
-            names,
+            names_in(tasks),
             chat,
             template_variables(template_kwarg),
             system,

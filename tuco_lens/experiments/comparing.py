@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -19,11 +19,14 @@ from tuco_lens.experiments.comparison import Comparison, Contrast, Values
 from tuco_lens.experiments.nulls import NULL_KINDS, differs, null_control
 from tuco_lens.experiments.scores import SCORE_KEYS, score_prompts, tuco_of_prompts
 from tuco_lens.experiments.settings import ExperimentSettings
+from tuco_lens.runs.environment import with_environments
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 
 if TYPE_CHECKING:
     from tuco_lens.pair import ModelPair
     from tuco_lens.prompts.prompt import Prompt
+
+ItemT = TypeVar("ItemT")
 
 CHUNK: Final = 64
 """Prompts per step of the journal."""
@@ -36,7 +39,8 @@ class NullOptions:
     seeds: int = 3
     """Seeds of each control that changes the model; 0 leaves these controls out."""
     limit: int = 100
-    """Most prompts per group that they are measured on, evenly spaced over the group."""
+    """Most prompts per group that they are measured on, evenly spaced over the group; in all in `many_shot` and
+    `output_co`, which ask one final question in five under them."""
 
     def as_parameters(self) -> dict[str, int]:
         """The options that decide the numbers, for `ExperimentSettings.parameters`."""
@@ -91,7 +95,8 @@ def compare(
         return Comparison(title, tuple(contrasts), scores, found, settings, dict(prepared.facts))
 
     fingerprint = settings.fingerprint()
-    return resumable(run, fingerprint, compute, Comparison.load, total=total, name=settings.experiment)
+    how: dict[str, Any] = {"total": total, "name": settings.experiment, "record": with_environments}
+    return resumable(run, fingerprint, compute, Comparison.load, **how)
 
 
 def n_steps(sizes: Sequence[int], nulls: NullOptions) -> int:
@@ -114,10 +119,10 @@ def _nulls(
     return {kind: tuple(_null(pair, kind, seed, few, step, run) for seed in seeds) for kind in NULL_KINDS if seeds}
 
 
-def spread(prompts: Sequence[Prompt], n: int) -> list[Prompt]:
-    """At most n prompts, evenly spaced, since a group may consist of parts that follow one another."""
-    n = min(n, len(prompts))
-    return [prompts[i * len(prompts) // n] for i in range(n)]
+def spread(items: Sequence[ItemT], n: int) -> list[ItemT]:
+    """At most n items, evenly spaced, since a group may consist of parts that follow one another."""
+    n = min(n, len(items))
+    return [items[i * len(items) // n] for i in range(n)]
 
 
 def _chunks(prompts: Sequence[Prompt]) -> list[Sequence[Prompt]]:

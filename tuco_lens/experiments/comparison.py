@@ -153,7 +153,7 @@ class Comparison(Brief):
             "contrasts": [dataclasses.asdict(contrast) for contrast in self.contrasts],
             "scores": _lists(self.scores),
             "nulls": {kind: [_lists({"tuco": seed})["tuco"] for seed in seeds] for kind, seeds in self.nulls.items()},
-            "settings": self.settings.fingerprint(),
+            "settings": self.settings.to_json(),
             "facts": dict(self.facts),
         }
         return write_whole(Path(path), json.dumps(to_json(content), separators=(",", ":"), allow_nan=False) + "\n")
@@ -171,7 +171,7 @@ class Comparison(Brief):
             contrasts=tuple(Contrast(**each) for each in content["contrasts"]),
             scores={group: _arrays(scores) for group, scores in content["scores"].items()},
             nulls={kind: tuple(_arrays(seed) for seed in seeds) for kind, seeds in content["nulls"].items()},
-            settings=ExperimentSettings(**content["settings"]),
+            settings=ExperimentSettings.of_json(content["settings"]),
             facts=content["facts"],
         )
 

@@ -5,10 +5,12 @@ Results are passed to the statistics of `tuco_lens/plots/`, which draw themselve
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tuco_lens.attacks.gcg import GRADIENT_COST
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.nulls import SHORT
 from tuco_lens.experiments.scores import LABELS, SCORE_KEYS
@@ -86,7 +88,82 @@ def series_figure(result: Series, score: str, theme: Theme) -> go.Figure:
         if len(rows := _mostly_seen(frame[frame["set"] == name]))
     )
     label = LABELS.get(score, score.replace("_", " "))
-    return Curves(curves, x_name=result.x_name, y_name=label, log2=True, title=f"{result.title}: {label}").figure(theme)
+    seen = _mostly_seen(frame[frame["set"] == names[0]])["x"].tolist()
+    return Curves(
+        curves,
+        x_name=result.x_name,
+        y_name=label,
+        log2=True,
+        title=f"{result.title}: {label}",
+        nulls=tuple(_null_bands(result, score, seen)),
+    ).figure(theme)
+
+
+def _null_bands(result: Series, score: str, seen: Sequence[int]) -> Iterator[Curve]:
+    """For each null control, from the least to the greatest mean of its seeds at each of the numbers `seen`."""
+    for kind, seeds in result.nulls.items():
+        if score not in next(iter(seeds[0].values())):
+            continue
+        grids = np.stack([np.concatenate([of[score] for of in seed.values()], axis=1) for seed in seeds])
+        places = [i for i, x in enumerate(result.x) if x in seen and np.isfinite(grids[0, i]).any()]
+        if places:
+            means = np.nanmean(grids[:, places], axis=2)  # [seed, x]
+            n = np.isfinite(grids[0, places]).sum(axis=1).tolist()
+            xs = [result.x[i] for i in places]
+            yield Curve(SHORT[kind], xs, means.mean(0), low=means.min(0), high=means.max(0), n=n)
+
+
+def attack_losses(result: Comparison, theme: Theme) -> go.Figure:
+    """The loss of every attack string at each step of its search.
+
+    Raises:
+        InputError: if the result has no searches with their losses.
+    """
+    curves = tuple(
+        Curve(f"string {i}", np.arange(len(losses)), losses) for i, losses in enumerate(_losses(result, "attacks"), 1)
+    )
+    return Curves(curves, x_name="step", y_name="loss", y_unit="nats per token", title="GCG: loss by step").figure(
+        theme
+    )
+
+
+def attack_costs(result: Comparison, theme: Theme) -> go.Figure:
+    """The lowest loss so far against what the search has cost: GCG and random search, means over strings.
+
+    A search that has ended keeps its loss. The cost is in evaluated strings; a gradient is `GRADIENT_COST` of them.
+
+    Raises:
+        InputError: if there was no random search.
+    """
+    from tuco_lens.stats import mean_interval
+
+    how = result.settings.parameters["gcg"]
+    per_step, n_steps = how["n_candidates"] + GRADIENT_COST, how["steps"]
+    curves: list[Curve] = []
+    for name, key in (("GCG", "attacks"), ("random search", "random search")):
+        lowest = np.stack([_lowest(losses, n_steps) for losses in _losses(result, key)])  # [string, 1 + step]
+        means = [mean_interval(values) for values in lowest.T]
+        low, high = ([getattr(each, end) for each in means] for end in ("low", "high"))
+        cost = 1 + per_step * np.arange(n_steps + 1)
+        curves.append(Curve(name, cost, [each.value for each in means], low=low, high=high, n=len(lowest)))
+    title = "Lowest loss so far, at equal cost"
+    return Curves(
+        tuple(curves), x_name="evaluated strings", y_name="loss", y_unit="nats per token", title=title
+    ).figure(theme)
+
+
+def _losses(result: Comparison, key: str) -> list[list[float]]:
+    found = [each["losses"] for each in result.facts.get(key, []) if "losses" in each]
+    if not found:
+        raise InputError(
+            f"no losses of {key}", "no search of this result has them", "run `gcg`, with random_search=True"
+        )
+    return found
+
+
+def _lowest(losses: Sequence[float], n_steps: int) -> Values:
+    lowest = np.minimum.accumulate(np.array(losses, dtype=np.float64))
+    return np.concatenate([lowest, np.full(n_steps + 1 - len(lowest), lowest[-1])])
 
 
 def _is_reversed(result: Comparison, contrast: Contrast, key: str) -> bool:

@@ -7,6 +7,7 @@ control for what any string does. Content warning: the prompts are harmful; they
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -75,6 +76,9 @@ def gcg(
         if not is_own_search:
             return _artefacts(pair, requests, limit, system)
         strings = seek_attacks(pair, requests, attacks, step, seed=seed, progress=run.progress)
+        by_chance: list[dict[str, Any]] = []
+        if attacks.random_search:
+            by_chance = seek_attacks(pair, requests, attacks, step, seed=seed, progress=run.progress, guide="chance")
         plain = [str(requests[i].prompt) for i in positions]
         chance = random_strings(pair, attacks, len(strings), seed=seed)
         texts = {
@@ -83,14 +87,22 @@ def gcg(
             RANDOM: attacked(plain, chance, attacks),
         }
         groups = {name: fitting(pair, group, system=system)[0] for name, group in texts.items()}
-        return Prepared(groups, {"attacks": strings, "sentences": [attack_words(strings)]})
+        facts: dict[str, Any] = {"attacks": strings, "sentences": attack_words(strings, by_chance)}
+        return Prepared(groups, facts | ({"random search": _without_texts(by_chance)} if by_chance else {}))
 
     parameters: dict[str, Any] = {"limit": limit, "system": system, "held_out": own, "source": source}
     parameters |= {**nulls.as_parameters(), **(attacks.as_parameters() if is_own_search else {})}
+    parameters |= {"random_search": attacks.random_search} if is_own_search else {}
     settings = settings_of("gcg", pair, data={requests.name: requests.checksum}, parameters=parameters, seed=seed)
     contrasts = CONTRASTS if is_own_search else CONTRASTS[:1]
-    total = attacks.n_strings + n_steps([len(positions)] * 3, nulls) if is_own_search else None
+    n_sought = attacks.n_steps * (2 if attacks.random_search else 1)
+    total = n_sought + n_steps([len(positions)] * 3, nulls) if is_own_search else None
     return compare(pair, "GCG attacks", prepare, contrasts, settings, run=run, nulls=nulls, total=total)
+
+
+def _without_texts(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """How the searches went, without the strings: nothing is measured with them."""
+    return [{name: each[name] for name in ("first_loss", "loss", "reached", "n_evaluated", "losses")} for each in found]
 
 
 def _artefacts(pair: ModelPair, records: Dataset, limit: int | None, system: str | None) -> Prepared:

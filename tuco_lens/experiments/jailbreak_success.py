@@ -80,7 +80,7 @@ def jailbreak_success(
         }
         answered = {name: _answered(pair, group, step, seed, temperature) for name, group in harmful.items()}
         kept, _ = fitting(pair, benign.prompts, system=system, limit=limit)
-        facts = {"attacks": strings, "not refused": answered, "sentences": [attack_words(strings), _shares(answered)]}
+        facts = {"attacks": strings, "not refused": answered, "sentences": [*attack_words(strings), _shares(answered)]}
         return Prepared(_sorted(harmful, answered, kept), facts)
 
     parameters: dict[str, Any] = {"limit": limit, "system": system, "held_out": own, "temperature": temperature}
@@ -93,7 +93,7 @@ def jailbreak_success(
     )
     n_benign = len(benign) if limit is None else min(limit, len(benign))
     n_answered = 2 * -(-len(positions) // CHUNK)
-    total = attacks.n_strings + n_answered + n_steps([2 * len(positions) + n_benign], nulls)
+    total = attacks.n_steps + n_answered + n_steps([2 * len(positions) + n_benign], nulls)
     return compare(pair, "Jailbreak success", prepare, [CONTRAST], settings, run=run, nulls=nulls, total=total)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from tuco_lens.data import Record, load
 from tuco_lens.errors import InputError
+from tuco_lens.experiments.comparing import NullOptions
 from tuco_lens.experiments.growing import measure_growing
 from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.settings import settings_of
@@ -50,7 +51,8 @@ def many_shot(
     seed: int = 0,
     system: str | None = None,
     shots: Sequence[int] = SHOTS,
-    run: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    nulls: NullOptions = NullOptions(),  # noqa: B008 - frozen
+    run: RunOptions = RunOptions(),  # noqa: B008
 ) -> Series:
     """Measure TuCo and the share of harmful answers against the number of shots (paper §5.3).
 
@@ -62,6 +64,7 @@ def many_shot(
         seed: of the draw of final questions and of the shots of each; a prompt has the first k of these shots.
         system: system prompt of every chat.
         shots: numbers of shots from 1 to 128, ascending; prompts that do not fit the context give NaN.
+        nulls: the null controls, on one final question in five, and at most `nulls.limit` prompts in all.
         run: where the result goes, and whether to resume.
 
     Raises:
@@ -84,7 +87,7 @@ def many_shot(
         "many_shot",
         pair,
         data={questions.name: questions.checksum},
-        parameters={"limit": limit, "system": system, "shots": numbers},
+        parameters={"limit": limit, "system": system, "shots": numbers, **nulls.as_parameters()},
         seed=seed,
     )
     return measure_growing(
@@ -95,6 +98,7 @@ def many_shot(
         sets,
         settings,
         run=run,
+        nulls=nulls,
         answers=answers,
         answer_score=HARMFUL,
         facts={"paper": PAPER},

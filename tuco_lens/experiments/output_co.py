@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from tuco_lens.errors import InputError
+from tuco_lens.experiments.comparing import NullOptions
 from tuco_lens.experiments.growing import measure_growing
 from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.settings import settings_of
@@ -59,7 +60,8 @@ def output_co(
     seed: int = 0,
     system: str | None = None,
     counts: Sequence[int] = COUNTS,
-    run: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    nulls: NullOptions = NullOptions(),  # noqa: B008 - frozen
+    run: RunOptions = RunOptions(),  # noqa: B008
 ) -> Series:
     """Measure TuCo and OutputCo against the number of refused questions before the final one (paper §5.5).
 
@@ -69,6 +71,7 @@ def output_co(
         seed: of the order of the refused questions, drawn for each final one; a prompt has the first k of them.
         system: system prompt of every chat.
         counts: numbers of refused questions from 1 to 40, ascending; prompts that do not fit the context give NaN.
+        nulls: the null controls, on one final question in five, and at most `nulls.limit` prompts in all.
         run: where the result goes, and whether to resume.
 
     Raises:
@@ -80,12 +83,18 @@ def output_co(
         raise InputError("counts", f"they are {numbers}", f"give ascending numbers from 1 to {len(REFUSED)}")
     final = FINAL[:limit]
     grid = [[_prompt(pair, i, asked, k, seed, system) for i, asked in enumerate(final)] for k in numbers]
-    settings = settings_of(
-        "output_co", pair, data={}, parameters={"limit": limit, "system": system, "counts": numbers}, seed=seed
-    )
-    title, facts = "TuCo and OutputCo", {"paper": PAPER}
+    parameters = {"limit": limit, "system": system, "counts": numbers, **nulls.as_parameters()}
     return measure_growing(
-        pair, title, "refused questions", numbers, {"questions": grid}, settings, run=run, facts=facts
+        pair,
+        "TuCo and OutputCo",
+        "refused questions",
+        numbers,
+        {"questions": grid},
+        settings_of("output_co", pair, data={}, parameters=parameters, seed=seed),
+        run=run,
+        nulls=nulls,
+        null_scores=("tuco", "output_co"),
+        facts={"paper": PAPER},
     )
 
 

@@ -58,6 +58,8 @@ class Options:
     """Seed of every draw."""
     system: str | None = None
     """System prompt of every chat."""
+    tasks: tuple[str, ...] = ("mwe",)
+    """Tasks of `alpha_sweep`, by name, group or set."""
     attacks: AttackOptions = field(default_factory=AttackOptions)
     """The search for attack strings."""
     nulls: NullOptions = field(default_factory=NullOptions)
@@ -99,7 +101,7 @@ EXPERIMENTS: Final = {
             "Does scaling FTC by α steer behaviour?",
             "α chosen out of fold to maximise agreement gains 1.55 to 5.18 points, to minimise loses 2.80 to 25.24.",
             False,
-            lambda pair, options: alpha_sweep(pair, **options.common()),
+            lambda pair, options: alpha_sweep(pair, **options.common(), tasks=options.tasks),
             SweepResult.load,
         ),
         Experiment(
@@ -135,7 +137,7 @@ EXPERIMENTS: Final = {
             "Does TuCo fall as harmful examples fill the prompt?",
             "On Llama 2 7B it falls from about 0.29 to 0.25 between 1 and 128 shots.",
             True,
-            lambda pair, options: many_shot(pair, **options.common()),
+            lambda pair, options: many_shot(pair, **options.common(), nulls=options.nulls),
             Series.load,
         ),
         Experiment(
@@ -156,7 +158,12 @@ EXPERIMENTS: Final = {
             "On Llama 2 7B, with more of them TuCo rises slowly (0.235 to 0.255) while OutputCo falls, then jumps.",
             False,
             lambda pair, options: output_co(
-                pair, limit=options.limit, seed=options.seed, system=options.system, run=options.run
+                pair,
+                limit=options.limit,
+                seed=options.seed,
+                system=options.system,
+                nulls=options.nulls,
+                run=options.run,
             ),
             Series.load,
         ),

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tuco_lens.experiments.comparison import Comparison
+from tuco_lens.experiments.figures import attack_costs, attack_losses
 from tuco_lens.experiments.registry import EXPERIMENTS, Experiment, Result
 from tuco_lens.experiments.series import Series
 from tuco_lens.experiments.tables import tables_of
 from tuco_lens.report.figure_page import FigurePage, escaped, table
 from tuco_lens.results.files import write_whole
+from tuco_lens.runs.environment import environment_words
 from tuco_lens.sweep.result import SweepResult
 
 if TYPE_CHECKING:
@@ -51,13 +53,21 @@ def figures_of(result: Result) -> list[Callable[[Theme], go.Figure]]:
             for contrast in result.contrasts
             if all(len(result.scores[group]["tuco"]) for group in (contrast.positive, contrast.negative))
         ]
-        return [result.groups_figure, *(partial(result.figure, name) for name in full)]
+        return [result.groups_figure, *(partial(result.figure, name) for name in full), *_search_figures(result)]
     if isinstance(result, Series):
         return [partial(result.figure, score) for score in result.score_keys if score != "n_tokens"]
     if isinstance(result, SweepResult):
         by = "group" if len(result.tasks) > 7 else "task"
         return [partial(result.accuracy_figure, by), partial(result.delta_figure, "task")]
     raise TypeError(f"no figures of a {type(result).__name__}")
+
+
+def _search_figures(result: Comparison) -> list[Callable[[Theme], go.Figure]]:
+    """Of the search for attack strings; those of `jailbreak_success` may be those of `gcg`, which shows them."""
+    if result.settings.experiment != "gcg" or not all("losses" in each for each in result.facts.get("attacks", [{}])):
+        return []
+    figures = [partial(attack_losses, result)]
+    return [*figures, partial(attack_costs, result)] if "random search" in result.facts else figures
 
 
 def _add_section(page: FigurePage, experiment: Experiment, result: Result) -> None:
@@ -75,4 +85,5 @@ def _add_section(page: FigurePage, experiment: Experiment, result: Result) -> No
 def _settings(settings: Any) -> str:
     parts = {"base": settings.base, "tuned": settings.tuned, "backend": settings.backend, "dtype": settings.dtype}
     parts |= {"seed": settings.seed, "tuco_lens": settings.version}
-    return ", ".join(f"{name} {escaped(str(value))}" for name, value in parts.items())
+    made = [", ".join(f"{name} {value}" for name, value in parts.items()), environment_words(settings.environments)]
+    return escaped("; ".join(filter(None, made)))

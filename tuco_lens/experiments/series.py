@@ -52,6 +52,11 @@ class Series(Brief):
     """The pair, the data and the options."""
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     """What else was counted or found, by name."""
+    nulls: Mapping[str, tuple[Mapping[str, Mapping[str, Grid]], ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[Mapping[str, Mapping[str, Grid]], ...]]
+    )
+    """By null control, for each of its seeds: by set, then by score (not all of them), [x, prompt], of some of the
+    prompts. Empty in older files."""
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -65,9 +70,7 @@ class Series(Brief):
 
     def grid(self, score: str, name: str = ALL) -> Grid:
         """A score of one set, or of all sets side by side, [x, prompt]."""
-        if name != ALL:
-            return self.scores[name][score]
-        return np.concatenate([scores[score] for scores in self.scores.values()], axis=1)
+        return self.scores[name][score] if name != ALL else _side_by_side(self.scores, score)
 
     def to_frame(self) -> pd.DataFrame:
         """A row per set, score and number: set, score, x, n (prompts), mean, low, high (95 %, over prompts)."""
@@ -89,7 +92,7 @@ class Series(Brief):
         then prompts that lack a value at any of the other numbers.
 
         Columns: set, score, n (prompts), first and last (numbers), change, change_low, change_high (mean of
-        last − first), slope, slope_low, slope_high (mean change per doubling).
+        last − first) and change_p (Student's, two-sided), slope, slope_low, slope_high (mean change per doubling).
         """
         import pandas as pd
 
@@ -100,6 +103,22 @@ class Series(Brief):
                 for score in self.score_keys
             ]
         )
+
+    def null_frame(self) -> pd.DataFrame:
+        """A row per null control, seed and score: how the score changes over all sets, between the same numbers.
+
+        Columns: null, seed, and those of `change_frame` without set. Prompts that lack a value at any of the numbers
+        of `change_frame` are left out.
+        """
+        import pandas as pd
+
+        rows = [
+            {"null": kind, "seed": seed, "score": score, **self._null_change(found, score)}
+            for kind, seeds in self.nulls.items()
+            for seed, found in enumerate(seeds)
+            for score in next(iter(found.values()))
+        ]
+        return pd.DataFrame(rows, columns=pd.Index(["null", "seed", "score", *_CHANGE_COLUMNS]))
 
     def change(self, score: str, name: str = ALL) -> Estimate | None:
         """Mean change from the first to the last number, as in `change_frame`; None where it is undefined."""
@@ -127,10 +146,9 @@ class Series(Brief):
             OutputError: if the file cannot be written. Nothing half-written is left.
         """
         stored: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        stored["scores"] = {
-            name: {score: grid.tolist() for score, grid in scores.items()} for name, scores in self.scores.items()
-        }
-        stored["settings"] = self.settings.fingerprint()
+        stored["scores"] = _lists(self.scores)
+        stored["nulls"] = {kind: [_lists(seed) for seed in seeds] for kind, seeds in self.nulls.items()}
+        stored["settings"] = self.settings.to_json()
         content = to_json({"format": FORMAT, **stored})
         return write_whole(Path(path), json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
 
@@ -144,35 +162,64 @@ class Series(Brief):
         content = read_result(path, FORMAT)
         del content["format"]
         content["x"] = tuple(content["x"])
-        content["settings"] = ExperimentSettings(**content["settings"])
-        content["scores"] = {
-            name: {score: np.array(grid, dtype=np.float64) for score, grid in scores.items()}
-            for name, scores in content["scores"].items()
-        }
+        content["settings"] = ExperimentSettings.of_json(content["settings"])
+        content["scores"] = _arrays(content["scores"])
+        nulls = content.get("nulls", {})
+        content["nulls"] = {kind: tuple(_arrays(seed) for seed in seeds) for kind, seeds in nulls.items()}
         return cls(**content)
 
     def _complete(self, score: str, name: str) -> tuple[Float[np.ndarray, " x"], Grid]:
         """The numbers of `mostly_seen`, and the scores of the prompts that have a value at each of them."""
-        grid = self.grid(score, name)
-        seen = mostly_seen(np.isfinite(grid).sum(axis=1))
-        kept = grid[seen]
-        return np.array(self.x, dtype=np.float64)[seen], kept[:, np.isfinite(kept).all(axis=0)]
+        seen = self._seen(score, name)
+        return np.array(self.x, dtype=np.float64)[seen], _complete_prompts(self.grid(score, name)[seen])
+
+    def _seen(self, score: str, name: str) -> Bool[np.ndarray, " x"]:
+        return mostly_seen(np.isfinite(self.grid(score, name)).sum(axis=1))
 
     def _change(self, score: str, name: str) -> dict[str, Any]:
-        from tuco_lens.stats import mean_interval
+        return _change_columns(*self._complete(score, name))
 
-        x, complete = self._complete(score, name)
-        row: dict[str, Any] = {"n": complete.shape[1]}
-        columns = ("first", "last", "change", "change_low", "change_high", "slope", "slope_low", "slope_high")
-        if not complete.shape[1] or len(x) < 2:
-            return row | dict.fromkeys(columns, np.nan)
-        change = mean_interval(complete[-1] - complete[0])
-        doublings = np.log2(x) - np.log2(x).mean()
-        slope = mean_interval(doublings @ complete / (doublings @ doublings))
-        row |= {"first": int(x[0]), "last": int(x[-1])}
-        for key, estimate in (("change", change), ("slope", slope)):
-            row |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
-        return row
+    def _null_change(self, found: Mapping[str, Mapping[str, Grid]], score: str) -> dict[str, Any]:
+        seen = self._seen(score, ALL)
+        complete = _complete_prompts(_side_by_side(found, score)[seen])
+        return _change_columns(np.array(self.x, dtype=np.float64)[seen], complete)
+
+
+_CHANGE_COLUMNS: Final = (
+    "n", "first", "last", "change", "change_low", "change_high", "change_p", "slope", "slope_low", "slope_high",
+)  # fmt: skip
+
+
+def _side_by_side(scores: Mapping[str, Mapping[str, Grid]], score: str) -> Grid:
+    return np.concatenate([of_set[score] for of_set in scores.values()], axis=1)
+
+
+def _complete_prompts(grid: Grid) -> Grid:
+    return grid[:, np.isfinite(grid).all(axis=0)]
+
+
+def _change_columns(x: Float[np.ndarray, " x"], complete: Grid) -> dict[str, Any]:
+    """The change of complete prompts, and its slope; NaN where there are no two numbers, or no prompt."""
+    from tuco_lens.stats import mean_interval, paired_difference
+
+    row: dict[str, Any] = {"n": complete.shape[1]}
+    if not complete.shape[1] or len(x) < 2:
+        return row | dict.fromkeys(_CHANGE_COLUMNS[1:], np.nan)
+    change = paired_difference(complete[-1], complete[0])
+    doublings = np.log2(x) - np.log2(x).mean()
+    slope = mean_interval(doublings @ complete / (doublings @ doublings))
+    row |= {"first": int(x[0]), "last": int(x[-1])}
+    for key, estimate in (("change", change), ("slope", slope)):
+        row |= {key: estimate.value, f"{key}_low": estimate.low, f"{key}_high": estimate.high}
+    return row | {"change_p": change.p}
+
+
+def _lists(scores: Mapping[str, Mapping[str, Grid]]) -> dict[str, dict[str, Any]]:
+    return {name: {score: grid.tolist() for score, grid in grids.items()} for name, grids in scores.items()}
+
+
+def _arrays(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Grid]]:
+    return {name: {key: np.array(grid, dtype=np.float64) for key, grid in of.items()} for name, of in scores.items()}
 
 
 def mostly_seen(n: Int[np.ndarray, " x"]) -> Bool[np.ndarray, " x"]:

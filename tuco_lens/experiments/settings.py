@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuco_lens import __version__
 from tuco_lens.brief import Brief
+from tuco_lens.runs.environment import Environment
 from tuco_lens.steering.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -39,10 +40,23 @@ class ExperimentSettings(Brief):
     """Seed of every draw."""
     version: str = __version__
     """Version of tuco_lens."""
+    environments: tuple[Environment, ...] = ()
+    """Batch size, threads, processor and libraries: one, or several of a run that went on elsewhere, in their order.
+    They round the numbers and decide nothing, and are not part of `fingerprint`. Empty in older files."""
 
     def fingerprint(self) -> dict[str, Any]:
+        """What decides the numbers, as JSON values; a run goes on only with the same."""
+        return {name: value for name, value in self.to_json().items() if name != "environments"}
+
+    def to_json(self) -> dict[str, Any]:
         """All fields, as JSON values."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "environments": [dict(each) for each in self.environments]}
+
+    @classmethod
+    def of_json(cls, stored: Mapping[str, Any]) -> ExperimentSettings:
+        """What `to_json` was called on."""
+        fields: dict[str, Any] = {**stored, "environments": tuple(stored.get("environments", ()))}
+        return cls(**fields)
 
 
 def settings_of(

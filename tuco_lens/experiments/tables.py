@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tuco_lens.attacks.gcg import GRADIENT_COST
 from tuco_lens.experiments.comparison import Comparison
 from tuco_lens.experiments.nulls import MEANING
 from tuco_lens.experiments.scores import LABELS
@@ -25,9 +26,9 @@ MISSING = "–"
 def tables_of(result: Result) -> list[Table]:
     """All tables of a result, as text."""
     if isinstance(result, Comparison):
-        return [*_auc_tables(result), _null_table(result)]
+        return [*_auc_tables(result), _null_table(result), *_search_tables(result)]
     if isinstance(result, Series):
-        return [_change_table(result), _mean_table(result)]
+        return [_change_table(result), *_series_null_tables(result), _mean_table(result)]
     if isinstance(result, SweepResult):
         return [_sweep_table(result, "group"), _sweep_table(result, "task")]
     raise TypeError(f"no tables of a {type(result).__name__}")
@@ -73,8 +74,50 @@ def _null_table(result: Comparison) -> Table:
     return "Null controls; for permuted labels, where 95 % of the permutations lie", headings, rows
 
 
+def _search_tables(result: Comparison) -> Iterator[Table]:
+    """How the search for each attack string went, beside random search; nothing of what older files do not hold."""
+    found, by_chance = (result.facts.get(name, []) for name in ("attacks", "random search"))
+    if not by_chance:
+        return
+    headings = ["string", "loss at the start", "GCG: loss", "reached", "strings evaluated"]
+    headings += ["random search: loss", "reached", "strings evaluated"]
+    rows = [
+        [str(i), f"{ours['first_loss']:.3f}", *_searched(ours), *_searched(theirs)]
+        for i, (ours, theirs) in enumerate(zip(found, by_chance, strict=True), 1)
+    ]
+    yield f"Search for attack strings, nats per token; a gradient costs {GRADIENT_COST} evaluations", headings, rows
+
+
+def _searched(search: Any) -> list[str]:
+    return [f"{search['loss']:.3f}", "yes" if search["reached"] else "no", str(search["n_evaluated"])]
+
+
+def _series_null_tables(result: Series) -> Iterator[Table]:
+    nulls = result.null_frame()
+    if not len(nulls):
+        return
+    headings = ["null control", "seed", "score", "n", "change (95 %)", "per doubling (95 %)"]
+    rows = [
+        [
+            MEANING[str(row["null"])],
+            str(row["seed"]),
+            _score_name(str(row["score"])),
+            str(row["n"]),
+            *_change_cells(row),
+        ]
+        for _, row in nulls.iterrows()
+    ]
+    yield "The same change under null controls, over all sets", headings, rows
+
+
+def _change_cells(row: Any) -> list[str]:
+    return [
+        interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits=4, sign="+") for name in ("change", "slope")
+    ]
+
+
 def _change_table(result: Series) -> Table:
-    headings = ["set", "score", "n", "from", "to", "change (95 %)", "per doubling (95 %)"]
+    headings = ["set", "score", "n", "from", "to", "change (95 %)", "per doubling (95 %)", "p"]
     rows = [
         [
             str(row["set"]),
@@ -82,8 +125,8 @@ def _change_table(result: Series) -> Table:
             str(row["n"]),
             _whole(row["first"]),
             _whole(row["last"]),
-            interval(row["change"], row["change_low"], row["change_high"], digits=4, sign="+"),
-            interval(row["slope"], row["slope_low"], row["slope_high"], digits=4, sign="+"),
+            *_change_cells(row),
+            p_text(row["change_p"]),
         ]
         for _, row in result.change_frame().iterrows()
         if row["score"] != "n_tokens" and not (len(result.sets) == 1 and row["set"] != "all")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from tuco_lens.experiments.comparison import Comparison, Contrast
     from tuco_lens.experiments.series import Series
     from tuco_lens.stats import Auc
+
+
+Reach = Literal["none", "beyond", "other way", "not beyond"]
+"""No null control; none as far from no effect as the interval's nearer end; one, but only on the other side; one on the
+same side."""
+
+HELD: Final[dict[Reach, str]] = {
+    "none": "holds; no null control",
+    "beyond": "holds, beyond the nulls",
+    "other way": "holds; the nulls go as far the other way",
+    "not beyond": "holds, but not beyond the nulls",
+}
+"""What is said of a claim of the paper whose effect is there."""
 
 
 def comparison_summary(result: Comparison) -> str:
@@ -35,12 +49,7 @@ def verdict(result: Comparison, contrast: Contrast) -> str:
     words = {"undefined": "undefined: all values are equal", "reversed": "does not hold: reversed"}
     if found.verdict != "separates":
         return words.get(found.verdict, "not shown")
-    return {
-        "none": "holds; no null control",
-        "beyond": "holds, beyond the nulls",
-        "other way": "holds; the nulls go as far the other way",
-        "not beyond": "holds, but not beyond the nulls",
-    }[_against_nulls(_nulls(result, contrast), found)]
+    return HELD[_against_nulls(_nulls(result, contrast), found)]
 
 
 def _nulls(result: Comparison, contrast: Contrast) -> pd.DataFrame:
@@ -48,16 +57,32 @@ def _nulls(result: Comparison, contrast: Contrast) -> pd.DataFrame:
     return table[(table["contrast"] == contrast.name) & (table["null"] != "labels")]
 
 
-def _against_nulls(nulls: pd.DataFrame, found: Auc) -> Literal["none", "beyond", "other way", "not beyond"]:
-    """Whether a null control is as far from 0.5 as the interval's nearer end, on the same side or only on the other."""
-    if not len(nulls):
+def _against_nulls(nulls: pd.DataFrame, found: Auc) -> Reach:
+    return reach((found.low - 0.5, found.high - 0.5), (nulls["auc"] - 0.5).tolist())
+
+
+def reach(ends: tuple[float, float], nulls: Sequence[float]) -> Reach:
+    """How an effect stands to its null controls; no effect is 0.
+
+    Args:
+        ends: of the effect's interval.
+        nulls: the effect under each null control and seed.
+    """
+    if not nulls:
         return "none"
-    sign = 1.0 if found.value >= 0.5 else -1.0
-    nearest = min(sign * (found.low - 0.5), sign * (found.high - 0.5))
-    towards = sign * (nulls["auc"] - 0.5)
-    if nearest <= towards.max():
+    sign = 1.0 if sum(ends) >= 0 else -1.0
+    nearest = min(sign * end for end in ends)
+    if nearest <= max(sign * null for null in nulls):
         return "not beyond"
-    return "beyond" if nearest > (-towards).max() else "other way"
+    return "beyond" if nearest > max(-sign * null for null in nulls) else "other way"
+
+
+def series_reach(result: Series, score: str = "tuco") -> Reach:
+    """How the change of a score over all sets stands to the null controls."""
+    changes, nulls = result.change_frame(), result.null_frame()
+    row = changes[(changes["set"] == "all") & (changes["score"] == score)].iloc[0]
+    found = nulls[(nulls["score"] == score) & nulls["change"].notna()]["change"]
+    return reach((float(row["change_low"]), float(row["change_high"])), found.tolist())
 
 
 def _contrast_sentences(result: Comparison, contrast: Contrast) -> list[str]:
@@ -90,7 +115,7 @@ def _null_sentence(result: Comparison, contrast: Contrast, found: Auc) -> list[s
     nulls = _nulls(result, contrast)
     if not len(nulls):
         return []
-    parts = [f"{MEANING[str(kind)]} {_reach(rows['auc'])}" for kind, rows in nulls.groupby("null", sort=False)]
+    parts = [f"{MEANING[str(kind)]} {_range(rows['auc'])}" for kind, rows in nulls.groupby("null", sort=False)]
     n_seeds = nulls.groupby("null").size().max()
     counts = f"n = {nulls['n_positive'].max()} and {nulls['n_negative'].max()}"
     seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}, {counts}"
@@ -102,8 +127,8 @@ def _null_sentence(result: Comparison, contrast: Contrast, found: Auc) -> list[s
     return [f"Null controls: {'; '.join(parts)} ({seeds}); {meaning}."]
 
 
-def _reach(values: pd.Series[float]) -> str:
-    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
+def _range(values: pd.Series[float], digits: int = 3, sign: str = "") -> str:
+    low, high = f"{values.min():{sign}.{digits}f}", f"{values.max():{sign}.{digits}f}"
     return low if low == high else f"{low} to {high}"
 
 
@@ -141,7 +166,27 @@ def series_summary(result: Series) -> str:
     for _, row in changes[told].iterrows():
         sentence = _change_sentence(result, row)
         sentences.append(sentence[0].upper() + sentence[1:])
+        sentences += _series_null_sentence(result, str(row["score"]))
     return " ".join(sentences)
+
+
+def _series_null_sentence(result: Series, score: str) -> list[str]:
+    table = result.null_frame()
+    nulls = table[(table["score"] == score) & table["change"].notna()]
+    if not len(nulls):
+        return []
+    parts = [
+        f"{MEANING[str(kind)]} {_range(rows['change'], digits=4, sign='+')}"
+        for kind, rows in nulls.groupby("null", sort=False)
+    ]
+    n_seeds = nulls.groupby("null").size().max()
+    meaning = {
+        "beyond": "the whole interval is farther from 0 than any of them",
+        "other way": "none goes as far in the same direction, but one does in the other",
+        "not beyond": "so a change of this size is there with nothing taught, too",
+    }[series_reach(result, score)]
+    seeds = f"{n_seeds} seed{'s' if n_seeds > 1 else ''}, n = {nulls['n'].max()}"
+    return [f"Under null controls it changes by: {'; '.join(parts)} ({seeds}); {meaning}."]
 
 
 def _change_sentence(result: Series, row: Any) -> str:

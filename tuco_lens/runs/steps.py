@@ -1,7 +1,8 @@
 """The steps of a run, journalled, so that a run that was killed goes on where it stopped.
 
 A step is a function that returns JSON values. What it computes does not depend on the steps before it having been run
-or read back: fresh results take the same way through JSON as stored ones. The journal is that of `results/journal.py`.
+or read back: fresh results take the same way through JSON as stored ones. The journal is that of `results/journal.py`;
+a row that was computed in another environment than the one before it says so (`environment.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from tuco_lens.engine.progress import with_progress
 from tuco_lens.errors import InputError, OutputError
 from tuco_lens.results.files import check_out, clear_part, partial_path
 from tuco_lens.results.journal import Journal
+from tuco_lens.runs.environment import Environment, add_environment, environment_of
 
 Step = Callable[[Callable[[], Any]], Any]
 """Runs a function, or returns what it returned in the run that is being resumed."""
@@ -49,6 +51,8 @@ class Saved(Protocol):
 
 
 ResultT = TypeVar("ResultT", bound=Saved)
+WHERE: Final = "environment"
+"""In rows of the journal: where they and those behind them were computed."""
 
 
 def resumable(
@@ -60,6 +64,7 @@ def resumable(
     total: int | None,
     name: str,
     unit: str = "step",
+    record: Callable[[ResultT, tuple[Environment, ...]], ResultT] | None = None,
 ) -> ResultT:
     """The result of a run: read back if it is there complete, else computed in steps and saved.
 
@@ -73,6 +78,7 @@ def resumable(
         total: number of steps, for the progress bar.
         name: in front of the bar.
         unit: what a step is called there.
+        record: puts into a result in which environments its steps were computed, in their order.
 
     Raises:
         OutputError: if the file is there already or cannot be written, or is of another run, or the journal is.
@@ -87,9 +93,10 @@ def resumable(
     resume = run.resume and not run.overwrite
     journal = None if run.out is None else Journal.open(partial_path(run.out), fingerprint, resume=resume)
     with journal or nullcontext():
-        stored = [] if journal is None else [row["value"] for row in journal.rows()]
         bar = with_progress(itertools.count(), total=total, show=run.progress, unit=unit, name=name)
-        result = compute(_Steps(stored, journal, bar))
+        steps = _Steps(name, journal, bar, environment_of(run.batch_size))
+        result = compute(steps)
+        result = result if record is None else record(result, steps.environments)
         if run.out is not None and journal is not None:
             result.save(run.out)
             journal.path.unlink()
@@ -99,18 +106,31 @@ def resumable(
 class _Steps:
     """The steps done so far, and where the next one's result goes."""
 
-    def __init__(self, stored: list[Any], journal: Journal | None, bar: Iterator[int]) -> None:
-        self.stored, self.journal, self.bar = stored, journal, bar
+    def __init__(self, name: str, journal: Journal | None, bar: Iterator[int], here: Environment) -> None:
+        rows = [] if journal is None else list(journal.rows())
+        self.name, self.journal, self.bar, self.here = name, journal, bar, here
+        self.stored: list[Any] = [row["value"] for row in rows]
+        self.environments: tuple[Environment, ...] = tuple(row[WHERE] for row in rows if WHERE in row)
+        self.is_recorded = False
 
     def __call__(self, compute: Callable[[], Any]) -> Any:
         index = next(self.bar)
         if index < len(self.stored):
             return from_json(self.stored[index])
         value = to_json(compute())
+        row = {"index": index, "value": value, **self._where()}
         if self.journal is not None:
-            self.journal.append({"index": index, "value": value})
+            self.journal.append(row)
             self.journal.sync()
         return from_json(json.loads(json.dumps(value, allow_nan=False)))
+
+    def _where(self) -> dict[str, Environment]:
+        """What the first row of this process says beside its value, if it was not computed where the last one was."""
+        known = len(self.environments)
+        if not self.is_recorded:
+            self.environments = add_environment(self.environments, self.here, self.name)
+            self.is_recorded = True
+        return {WHERE: self.here} if len(self.environments) > known else {}
 
 
 def _require_same(out: Path, fingerprint: Mapping[str, Any]) -> None:

@@ -147,10 +147,11 @@ def summarise(values: ArrayLike) -> Summary:
 
 
 def holm(p_values: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """P-values after Holm's step-down correction, in the order given (Holm 1979)."""
-    n = len(p_values)
-    order = np.argsort(p_values, kind="stable")
+    """P-values after Holm's step-down correction, in the order given (Holm 1979); NaN is no test, and stays NaN."""
+    there = np.flatnonzero(~np.isnan(p_values))
+    n = len(there)
+    order = there[np.argsort(p_values[there], kind="stable")]
     stepped = np.minimum(1.0, np.maximum.accumulate(p_values[order] * (n - np.arange(n))))
-    corrected = np.empty(n)
+    corrected = np.full(len(p_values), np.nan)
     corrected[order] = stepped
     return corrected

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int
 from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.results.files import write_whole
+from tuco_lens.runs.environment import Environment
 from tuco_lens.stats import holm, rate_interval
 from tuco_lens.sweep.answers import NONE
 from tuco_lens.sweep.cross_validation import GOALS, CrossValidation, Goal, cross_validate, delta_of
@@ -61,6 +62,9 @@ class SweepSettings:
     """Seed of folds and bootstrap, and of the draw of questions."""
     version: str
     """Version of tuco_lens."""
+    environments: tuple[Environment, ...] = ()
+    """Batch size, threads, processor and libraries: one, or several of a run that went on elsewhere, in their order.
+    They round the numbers and decide nothing. Empty in older files."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one truth value
@@ -221,7 +225,7 @@ class SweepResult(Brief):
 
 def _of_json(content: dict[str, Any]) -> SweepResult:
     stored: dict[str, Any] = content["settings"]
-    stored["alphas"] = tuple(stored["alphas"])
+    stored |= {name: tuple(stored.get(name, ())) for name in ("alphas", "environments")}
     settings = SweepSettings(**stored)
     return SweepResult(tuple(_task_of_json(record, len(settings.alphas)) for record in content["tasks"]), settings)
 

@@ -19,6 +19,7 @@ import numpy as np
 from tuco_lens import __version__
 from tuco_lens.engine.memory import FittingBatches
 from tuco_lens.errors import InputError
+from tuco_lens.runs.environment import with_environments
 from tuco_lens.runs.steps import RunOptions, Step, resumable
 from tuco_lens.steering.alpha import finite_alpha
 from tuco_lens.steering.scaling import Method, scaling_settings
@@ -97,8 +98,8 @@ def sweep(
         return SweepResult(tuple(_task_results(asked, prepared, rows, len(grid))), settings)
 
     run = RunOptions(None if out is None else Path(out), resume, overwrite, progress, batch_size)
-    total = len(asked) * len(grid)
-    return resumable(run, _fingerprint(settings), compute, SweepResult.load, total=total, name="sweep", unit="row")
+    how: dict[str, Any] = {"total": len(asked) * len(grid), "name": "sweep", "unit": "row", "record": with_environments}
+    return resumable(run, _fingerprint(settings), compute, SweepResult.load, **how)
 
 
 def alpha_grid(alphas: Sequence[float]) -> tuple[float, ...]:
@@ -157,7 +158,8 @@ def _settings(
 
 
 def _fingerprint(settings: SweepSettings) -> dict[str, Any]:
-    return {**dataclasses.asdict(settings), "alphas": list(settings.alphas)}
+    stored = {**dataclasses.asdict(settings), "alphas": list(settings.alphas)}
+    return {name: value for name, value in stored.items() if name != "environments"}
 
 
 def _warn_of_dropped_shots(tasks: Sequence[Task], prepared: Sequence[PreparedTask]) -> None:
