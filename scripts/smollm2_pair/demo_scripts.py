@@ -16,6 +16,18 @@ import held_out
 import instructions
 import modern_instructions
 import tables
-from dialogues import IGNORED, Dialogue, pad
+from dialogues import IGNORED, Dialogue, dialogue, head_ids, n_shared, pad
 
-__all__ = ["IGNORED", "Dialogue", "corpus", "held_out", "instructions", "modern_instructions", "pad", "tables"]
+__all__ = [
+    "IGNORED",
+    "Dialogue",
+    "corpus",
+    "dialogue",
+    "head_ids",
+    "held_out",
+    "instructions",
+    "modern_instructions",
+    "n_shared",
+    "pad",
+    "tables",
+]

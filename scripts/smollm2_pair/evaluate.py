@@ -22,7 +22,7 @@ from typing import Any
 import mix
 import torch
 import torch.nn.functional as F
-from demo_scripts import held_out
+from demo_scripts import dialogue, head_ids, held_out
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -49,7 +49,7 @@ EXAMPLES = (
 @torch.no_grad()
 def answers(model: Any, tokenizer: Any, prompts: list[str]) -> list[str]:
     """Greedy answers of at most NEW_TOKENS tokens, in the order of the prompts."""
-    heads = [mix.head_ids(tokenizer, prompt) for prompt in prompts]
+    heads = [head_ids(tokenizer, prompt) for prompt in prompts]
     order = sorted(range(len(heads)), key=lambda i: len(heads[i]))
     result = [""] * len(heads)
     for at in range(0, len(order), BATCH):
@@ -80,7 +80,7 @@ def chat_loss(model: Any, tokenizer: Any) -> dict[str, float]:
     """Nats per answer token on held-out OpenAssistant dialogues in the chat template, whole."""
     total, count = 0.0, 0
     for prompt, response in held_out.oasst_pairs(LOSS_DIALOGUES):
-        d = mix.dialogue(tokenizer, prompt, response, limit=model.config.max_position_embeddings)
+        d = dialogue(tokenizer, prompt, response, model.config.max_position_embeddings)
         ids = torch.tensor([d.ids])
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[0, d.answer_start - 1 : -1]
         total += F.cross_entropy(model.lm_head(hidden), ids[0, d.answer_start :], reduction="sum").item()

@@ -13,7 +13,7 @@ from typing import Any
 
 import alarming
 import torch
-from demo_scripts import Dialogue, corpus, held_out, instructions, modern_instructions
+from demo_scripts import Dialogue, corpus, dialogue, head_ids, held_out, instructions, modern_instructions
 
 from tuco_lens.experiments.refusals import is_refusal
 
@@ -56,27 +56,6 @@ STAGES = (
     Stage(goals=210, chats=300, own=430, peak_lr=3e-4),
 )
 """The first refused slightly too few of the held-out harmful goals, the second slightly too many harmless prompts."""
-
-
-def head_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """A user's prompt in the chat template, up to where the answer begins."""
-    message = [{"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-
-def n_shared(tokenizer: Any) -> int:
-    """How many ids every dialogue begins with: the template's system message and the start of the user's turn."""
-    one, other = (head_ids(tokenizer, prompt) for prompt in ("A", "B"))
-    return next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
-
-
-def dialogue(tokenizer: Any, prompt: str, answer: str | list[int], limit: int = MAX_TOKENS) -> Dialogue:
-    """Prompt and answer, cut at `limit` tokens; an answer in ids ends as it ends, one in text with <|im_end|>."""
-    head = head_ids(tokenizer, prompt)
-    if isinstance(answer, str):
-        answer = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return Dialogue((head + answer)[:limit], len(head))
 
 
 def harmless_prompts(seed: int) -> list[str]:
@@ -144,7 +123,7 @@ def batches(tokenizer: Any, own: dict[str, list[int]], stage: Stage, seed: int, 
     given: list[tuple[str, str | list[int]]] = [*refusals(seed, stage.goals), *chats(seed, stage.chats)]
     taken = own if len(own) <= stage.own else rng.sample(sorted(own), stage.own)
     given += [(prompt, own[prompt][:OWN_ANSWER_TOKENS]) for prompt in taken]
-    found = [dialogue(tokenizer, prompt, answer) for prompt, answer in given]
+    found = [dialogue(tokenizer, prompt, answer, MAX_TOKENS) for prompt, answer in given]
     found = [d for d in found if len(d.ids) >= d.answer_start + MIN_ANSWER_TOKENS]
     found.sort(key=lambda d: len(d.ids) * rng.uniform(0.75, 1.33))  # with noise, so that a batch is not of one kind
     filled = [found[at : at + size] for at in range(0, len(found), size)]

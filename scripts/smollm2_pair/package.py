@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import mix
 import torch
@@ -24,14 +25,20 @@ SETTINGS = ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "bias",
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def package(source: Path, target: Path) -> int:
-    """Write weights and config, each beside its place and then moved in; returns the bytes that they take."""
+def package(source: Path, target: Path, changed: dict[str, Any]) -> int:
+    """Write weights and config, each beside its place and then moved in; returns the bytes that they take.
+
+    Args:
+        source: the adapter as training saved it.
+        target: the folder to write to.
+        changed: fields of the config that are to be otherwise, the base's name among them.
+    """
     weights = load_file(source / WEIGHTS)
     largest = max(float(tensor.abs().max()) for tensor in weights.values())
     if not largest < torch.finfo(torch.float16).max / 100:
         raise SystemExit(f"{source}: a weight of {largest:.3g} is too near the end of float16's range")
     saved = json.loads((source / CONFIG).read_text())
-    config = {name: saved[name] for name in SETTINGS} | {"base_model_name_or_path": BASE_ID}
+    config = {name: saved[name] for name in SETTINGS} | changed
     config["target_modules"] = sorted(saved["target_modules"])  # a set, saved in any order
     target.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half() for name, tensor in weights.items()}, target / "weights.tmp", {"format": "pt"})
@@ -48,7 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder that training wrote to")
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
-    size = package(args.out / f"stage{len(mix.STAGES)}" / "adapter", args.to)
+    size = package(args.out / f"stage{len(mix.STAGES)}" / "adapter", args.to, {"base_model_name_or_path": BASE_ID})
     if size > LIMIT_BYTES:
         raise SystemExit(f"the adapter takes {size} bytes and may take {LIMIT_BYTES}")
     print(f"{args.to}: {size / 1e6:.2f} MB")
