@@ -19,7 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import mix
 import torch
 import torch.nn.functional as F
 from demo_scripts import dialogue, head_ids, held_out
