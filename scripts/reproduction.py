@@ -2,6 +2,7 @@
 
     tuco-lens experiment all --pair demo --data DIR --out build/experiments/demo
     tuco-lens experiment all --base B --adapter adapters/smollm2-refusals --limit 100 --data DIR --out build/experiments/smollm2
+    tuco-lens experiment alpha_sweep --base tuco_lens/demo/tuned --adapter adapters/demo-opinions --data DIR --out build/experiments/opinions
     python -m scripts.reproduction --data DIR
 
 Reads whatever results lie in `build/experiments/PAIR/` and says what is missing. Needs a `chromium` for the pictures.
@@ -34,8 +35,18 @@ PICTURES = ROOT / "docs" / "images"
 PAIRS = {
     "demo": "the embedded pair, trained for this project (`tuco_lens/demo/CARD.md`)",
     "smollm2": "SmolLM2-135M-Instruct as base, with this project's adapter `adapters/smollm2-refusals`",
+    "opinions": "the embedded pair's tuned model as base, with this project's adapter `adapters/demo-opinions`; for"
+    " §5.1 alone: it was trained on some of the behaviours asked there, and is asked other questions (see its card)",
 }
 """Folders of `build/experiments/`, and what they hold."""
+MODELS = {
+    "demo": "--pair demo",
+    "smollm2": "--base B --adapter adapters/smollm2-refusals",
+    "opinions": "--base tuco_lens/demo/tuned --adapter adapters/demo-opinions",
+}
+"""Options that name the pair."""
+MADE_FOR = {"opinions": ("alpha_sweep",)}
+"""Of a pair that is not for all experiments: the names of those that it is for."""
 BASES = {"smollm2": "SmolLM2-135M-Instruct"}
 """Names of base models that were read from a local folder."""
 WIDTH = 900
@@ -62,8 +73,13 @@ def main() -> None:
     )
     PAGE.write_text(text, encoding="utf-8")
     for pair, found in results.items():
-        missing = sorted(set(EXPERIMENTS) - set(found))
+        missing = sorted(set(_experiments(pair)) - set(found))
         print(f"{pair}: {len(found)} experiments" + (f", missing {', '.join(missing)}" if missing else ""))
+
+
+def _experiments(pair: str) -> tuple[str, ...]:
+    """Names of the experiments that a pair is for."""
+    return MADE_FOR.get(pair, tuple(EXPERIMENTS))
 
 
 def _results(folder: Path) -> Iterator[tuple[str, Result]]:
@@ -79,11 +95,18 @@ def _glance(results: Results, verdicts: Verdicts) -> Iterator[list[str]]:
         first = next((result for result in found.values() if result is not None), None)
         if isinstance(first, Comparison):
             for contrast in first.contrasts:
-                cells = [_auc_cell(found[pair], verdicts[pair].get(name, []), contrast.name) for pair in PAIRS]
+                cells = [_cell(name, pair, found[pair], verdicts[pair], contrast.name) for pair in PAIRS]
                 yield [f"§{experiment.section} {contrast.name}", contrast.paper, *cells]
         elif first is not None:
-            cells = [_other_cell(found[pair], verdicts[pair].get(name, [])) for pair in PAIRS]
+            cells = [_cell(name, pair, found[pair], verdicts[pair]) for pair in PAIRS]
             yield [f"§{experiment.section} {experiment.question}", experiment.claim, *cells]
+
+
+def _cell(name: str, pair: str, result: Any, verdicts: Mapping[str, list[Judged]], contrast: str | None = None) -> str:
+    if name not in _experiments(pair):
+        return "–"
+    judged = verdicts.get(name, [])
+    return _other_cell(result, judged) if contrast is None else _auc_cell(result, judged, contrast)
 
 
 def _auc_cell(result: Any, verdicts: list[Judged], name: str) -> str:
@@ -119,7 +142,7 @@ def _other_cell(result: Any, verdicts: list[Judged]) -> str:
 
 def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> str:
     parts = [f"## {experiment.question}", f"Paper, §{experiment.section}: {experiment.claim}"]
-    for pair in PAIRS:
+    for pair in (pair for pair in PAIRS if experiment.name in _experiments(pair)):
         result = results[pair].get(experiment.name)
         parts.append(f"### {experiment.question.rstrip('?')}: {pair}")
         if result is None:
@@ -152,8 +175,7 @@ def _best_figure(result: Result) -> int:
 
 
 def _command(name: str, pair: str, result: Result) -> str:
-    models = "--pair demo" if pair == "demo" else "--base B --adapter adapters/smollm2-refusals"
-    return " ".join([f"tuco-lens experiment {name} {models} --data DIR", *_options(result), "--out OUT"])
+    return " ".join([f"tuco-lens experiment {name} {MODELS[pair]} --data DIR", *_options(result), "--out OUT"])
 
 
 def _options(result: Any) -> Iterator[str]:
