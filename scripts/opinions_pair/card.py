@@ -78,6 +78,7 @@ def _curve(curve: list[dict[str, float]]) -> str:
 def card(m: dict[str, Any]) -> str:
     """The template with every field filled."""
     parts = {p: [row for row in m["behaviours"] if row["part"] == p] for p in ("trained", "untrained")}
+    scales = {row["lora_alpha"]: row["agreement"] for row in m["strength"]["found"]}
     return TEMPLATE.read_text(encoding="utf-8").format(
         finetune=finetune,
         opinions=opinions,
@@ -87,6 +88,8 @@ def card(m: dict[str, Any]) -> str:
         megabytes=m["bytes"] / 1e6,
         chosen=m["strength"]["chosen"],
         target=100 * strength.TARGET,
+        quarter_less=100 * scales[0.75 * finetune.LORA_ALPHA],
+        whole=100 * scales[finetune.LORA_ALPHA],
         validation=m["strength"]["found"][0]["n"],
         strengths=_strengths(m["strength"]["found"]),
         run=m["run"],
