@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -584,10 +583,3 @@ def test_of_two_processes_the_main_one_measures_and_both_do_the_same_steps(stop:
         _two_processes(tmp_path, -1.0)
         plain = torch.load(tmp_path / "plain-0.pt", weights_only=True)
         assert all(torch.equal(value, plain["weights"][name]) for name, value in ours[0]["weights"].items())
-
-
-def test_the_file_beside_the_trajectory_tells_the_base(cut: Path) -> None:
-    stored = json.loads((cut / "trajectory" / "base.json").read_text())
-    trainer = Training().trainer(cut / "third")
-    callback = watched(trainer)
-    assert stored == {"base": callback._live.fingerprint(trainer.model)}  # pyright: ignore[reportPrivateUsage]

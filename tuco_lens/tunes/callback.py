@@ -8,7 +8,6 @@ beside it (`untouched.py`), so a run with it gives the same weights, bit for bit
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -19,13 +18,15 @@ import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback
 
+from tuco_lens import __version__
 from tuco_lens.errors import InputError, OutputError
-from tuco_lens.results.files import write_whole
+from tuco_lens.models.numerics import NoiseFloorWarning
+from tuco_lens.tunes.folder import make_folder
 from tuco_lens.tunes.frozen import FrozenCopy
 from tuco_lens.tunes.live import LivePair, given_weights, plain_model, require_whole
 from tuco_lens.tunes.measured import group_masks, grouped
 from tuco_lens.tunes.timing import Clock, Cost
-from tuco_lens.tunes.trajectory import Trajectory
+from tuco_lens.tunes.trajectory import KIND, Trajectory
 from tuco_lens.tunes.untouched import untouched
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ __all__ = ["ThresholdWarning", "TucoCallback", "logged_values"]
 
 PREFIX: Final = "tuco/"
 """What the names of all logged values begin with."""
-_BASE_FILE: Final = "base.json"
+_BASE: Final = "base_weights"
+"""Entry of a trajectory's settings that tells the base."""
 _TIMES: Final = 20
 """Measurements of a run whose steps were not chosen."""
 _OTHER_BASE: Final = "give base=, the model that training began from"
@@ -128,6 +130,7 @@ class TucoCallback(TrainerCallback):
         self._how: dict[str, Any] = {"chat": chat, "system": system, "keep": keep}
         self._how |= {"batch_size": batch_size, "batch_tokens": batch_tokens}
         self._measured: dict[int, Measurement] = {}
+        self._base_mark = ""
         self._clock = Clock()
         self._warned: set[str] = set()
         self._is_main = trainer.is_world_process_zero()
@@ -148,17 +151,27 @@ class TucoCallback(TrainerCallback):
         if not self._measured:
             raise InputError("no trajectory", "nothing was measured yet", "train first")
         logged = tuple(record for record in self.trainer.state.log_history if not any(map(_is_own, record)))
-        return Trajectory(dict(sorted(self._measured.items())), self.groups, logged)
+        first = next(iter(self._measured.values())).settings
+        settings = {"version": __version__, "base": first.base, _BASE: self._base_mark, **self._how}
+        return Trajectory(dict(sorted(self._measured.items())), self.groups, logged, settings=settings)
 
     @property
     def cost(self) -> Cost:
         """What measuring takes of the run, so far."""
+        self._require_main()
         clock = self._clock
         return Cost(len(clock.taken), sum(clock.taken), clock.setup, clock.step_seconds, self._live.frozen_bytes)
 
     def measure(self) -> Measurement:
-        """Measure the prompts on the model as it is at this moment; nothing is logged or kept."""
-        with untouched(self._device), self._clock.measuring(self._device):
+        """Measure the prompts on the model as it is at this moment; nothing is logged or kept.
+
+        Raises:
+            InputError: on a process that is not the main one, or if weights train that did not before.
+        """
+        self._require_main()
+        with untouched(self._device), self._clock.measuring(self._device), warnings.catch_warnings():
+            if len(self._measured) > 1:  # said once: every value of the first steps is low
+                warnings.simplefilter("ignore", NoiseFloorWarning)
             pair = self._live.pair(self.trainer.model)
             measured = pair.measure(self.prompts, progress=False, **self._how)
         name = f"{pair.base_name}, step {self.trainer.state.global_step}"
@@ -169,10 +182,13 @@ class TucoCallback(TrainerCallback):
         self._step_choice = self.every or (max(1, -(-state.max_steps // _TIMES)) if not self.at else 0)
         if not self._is_main:
             return
+        if self.out is not None:
+            make_folder(self.out)
         if state.global_step == 0:
-            self._begin()
+            self._begin(may_retry=args.auto_find_batch_size)
         else:
             self._resume(state.global_step)
+        self._base_mark = self._live.fingerprint(self.trainer.model)
         self._clock.begin(state.global_step)
         if state.global_step not in self._measured and (state.global_step == 0 or self._is_chosen(state.global_step)):
             self._note(state, control)
@@ -187,10 +203,13 @@ class TucoCallback(TrainerCallback):
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        """Measures the last step, if something else has ended the training after it."""
+        """Measures the last step, if something else has ended the training after it, and saves the last of the log."""
+        if not self._is_main:
+            return
         # load_best_model_at_end has put another step's weights into the model by now.
-        if self._is_main and state.global_step not in self._measured and not args.load_best_model_at_end:
+        if state.global_step not in self._measured and not args.load_best_model_at_end:
             self._note(state, control)
+        self._save()
 
     def _is_chosen(self, step: int) -> bool:
         return step in self.at or (self._step_choice > 0 and step % self._step_choice == 0)
@@ -216,9 +235,14 @@ class TucoCallback(TrainerCallback):
         if wrong:
             raise InputError(f"layers: {wrong[0]}", f"there are {pair.n_layers} blocks", "give some of 0 … L-1")
 
-    def _begin(self) -> None:
-        """A run from the start: the base is what it begins from, also where the trainer has made its model anew."""
-        if self.out is not None and (self.out / "trajectory.json").exists() and not self.overwrite:
+    def _begin(self, *, may_retry: bool) -> None:
+        """A run from the start: the base is what it begins from, also where the trainer has made its model anew.
+
+        Args:
+            may_retry: whether the trainer begins again by itself, with a smaller batch.
+        """
+        ours = may_retry and bool(self._measured)
+        if self._stored() is not None and not (self.overwrite or ours):
             why, remedy = "it holds a trajectory already", "name another folder, or give overwrite=True to replace it"
             raise OutputError(f"{self.out}", why, remedy)
         if self.base is None and not self._live.began_from(self.trainer.model):
@@ -231,10 +255,11 @@ class TucoCallback(TrainerCallback):
         if not (self.base is not None or self._live.adapters_off) and self._live.began_from(model):
             why = "the model was given with the weights of that step, so what training began from is not known"
             raise InputError(what, why, _OTHER_BASE)
-        if self.out is None or not (self.out / "trajectory.json").exists():
+        index = self._stored()
+        if index is None:
             return
-        stored = Trajectory.load(self.out)
-        if self._stored_fingerprint() != self._live.fingerprint(model):
+        stored = Trajectory.load(index)
+        if stored.settings.get(_BASE) != self._live.fingerprint(model):
             why = f"the trajectory in {self.out} was measured against another base"
             raise InputError(what, why, f"{_OTHER_BASE}, or name another folder")
         first = next(iter(stored.measurements.values()))
@@ -250,9 +275,7 @@ class TucoCallback(TrainerCallback):
         self._measured[state.global_step] = measured
         values = logged_values(measured, self.groups, self.quantiles, layers=self.layers)
         self._log(values | {f"{PREFIX}{name}": value for name, value in self._clock.values().items()}, control)
-        if self.out is not None:
-            self.trajectory.save(self.out)
-            write_whole(self.out / _BASE_FILE, json.dumps({"base": self._live.fingerprint(self.trainer.model)}) + "\n")
+        self._save()
         means = {group: values[f"{PREFIX}{group}/mean"] for group in dict.fromkeys(self.groups)}
         return self._judge(means, state.global_step)
 
@@ -287,16 +310,22 @@ class TucoCallback(TrainerCallback):
 
         return broadcast_object_list([stops])[0]
 
+    def _save(self) -> None:
+        if self.out is not None:
+            self.trajectory.save(self.out)
+
+    def _stored(self) -> Path | None:
+        """The index of the trajectory that is in `out`, if there is one."""
+        index = None if self.out is None else self.out / f"{KIND}.json"
+        return index if index is not None and index.exists() else None
+
+    def _require_main(self) -> None:
+        if not self._is_main:
+            raise InputError("nothing is measured here", "the main process does it", "ask there")
+
     @property
     def _reading(self) -> dict[str, Any]:
         return {name: self._how[name] for name in ("chat", "system")}
-
-    def _stored_fingerprint(self) -> str | None:
-        assert self.out is not None
-        try:
-            return json.loads((self.out / _BASE_FILE).read_text(encoding="utf-8"))["base"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
 
 
 def logged_values(
