@@ -23,7 +23,7 @@ EVERY = 50
 def trainer_of(model: Any, steps: int, folder: str) -> Any:
     """A Trainer on random tokens that logs and saves nothing."""
     from datasets import Dataset
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainingArguments, default_data_collator
 
     ids = torch.randint(3, VOCAB, (ROWS * steps, TOKENS)).tolist()
     rows = Dataset.from_dict({"input_ids": ids, "labels": ids, "attention_mask": [[1] * TOKENS] * len(ids)})
@@ -37,12 +37,14 @@ def trainer_of(model: Any, steps: int, folder: str) -> Any:
         disable_tqdm=True,
         use_cpu=True,
     )
-    return Trainer(model, arguments, train_dataset=rows, processing_class=word_tokenizer())
+    how: dict[str, Any] = {"data_collator": default_data_collator, "processing_class": word_tokenizer()}
+    return Trainer(model, arguments, train_dataset=rows, **how)
 
 
 def cost_of(lora: bool, steps: int) -> Any:
     """What the callback of one run says of its cost."""
     from peft import LoraConfig, get_peft_model
+    from transformers import PrinterCallback
 
     from tuco_lens import TucoCallback
 
@@ -53,6 +55,7 @@ def cost_of(lora: bool, steps: int) -> Any:
         trainer = trainer_of(model, steps, folder)
         callback = TucoCallback(trainer, prompts, every=2, layers=False)
         trainer.add_callback(callback)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     return callback.cost
 
