@@ -1,6 +1,6 @@
 """What `TucoCallback` costs a training, as a share of its steps: all weights and LoRA, in SmolLM2's shape.
 
-The share is that of one run: the seconds of a measurement over the seconds of a step, both on the same machine in turns.
+The share is that of one run: the seconds of a measurement over the seconds of a step, in turns on the same machine.
 Prompts have as many tokens, all together, as a step has; so the share at any other size is in proportion.
 """
 
