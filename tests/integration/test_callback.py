@@ -375,6 +375,14 @@ def test_another_trajectory_is_not_gone_on_with(case: str, cut: Path) -> None:
     assert (cut / "trajectory" / "trajectory.json").read_bytes() == before
 
 
+def test_a_trajectory_is_replaced_where_that_is_asked_for(tmp_path: Path) -> None:
+    for every in (3, 2):
+        trainer = Training(lora=True).trainer(tmp_path / "run")
+        watched(trainer, every=every, out=tmp_path / "trajectory", overwrite=True)
+        trainer.train()
+    assert list(Trajectory.load(tmp_path / "trajectory").measurements) == [0, 2, 4, 6]
+
+
 # --- Thresholds, errors, options --------------------------------------------------------------------------------------
 
 
@@ -450,6 +458,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a step before the first": ({"at": [-1]}, "at=-1"),
     "a quantile": ({"quantiles": [50]}, "quantiles: 50"),
     "a layer": ({"layers": [3]}, "layers: 3"),
+    "what to keep": ({"keep": "first"}, "keep='first'"),
     "two places": ({"base_device": "cpu", "base_folder": "/tmp"}, "base_device and base_folder"),
     "chats without a template": ({"chat": True}, "template"),
 }

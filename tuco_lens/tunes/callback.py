@@ -19,9 +19,9 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from tuco_lens import __version__
+from tuco_lens.engine.batches import Keep, MeasureOptions
 from tuco_lens.errors import InputError, OutputError
 from tuco_lens.models.numerics import NoiseFloorWarning
-from tuco_lens.tunes.folder import make_folder
 from tuco_lens.tunes.frozen import FrozenCopy
 from tuco_lens.tunes.live import LivePair, given_weights, plain_model, require_whole
 from tuco_lens.tunes.measured import group_masks, grouped
@@ -30,7 +30,6 @@ from tuco_lens.tunes.trajectory import KIND, Trajectory
 from tuco_lens.tunes.untouched import untouched
 
 if TYPE_CHECKING:
-    from tuco_lens.engine.batches import Keep
     from tuco_lens.engine.memory import BatchTokens
     from tuco_lens.prompts.prompt import PromptLike
     from tuco_lens.results.measurement import Measurement
@@ -129,6 +128,7 @@ class TucoCallback(TrainerCallback):
         self.since_start, self.base = since_start, base
         self._how: dict[str, Any] = {"chat": chat, "system": system, "keep": keep}
         self._how |= {"batch_size": batch_size, "batch_tokens": batch_tokens}
+        MeasureOptions(keep=keep, batch_size=batch_size, batch_tokens=batch_tokens)  # refuses what cannot be
         self._measured: dict[int, Measurement] = {}
         self._base_mark = ""
         self._clock = Clock()
@@ -182,8 +182,6 @@ class TucoCallback(TrainerCallback):
         self._step_choice = self.every or (max(1, -(-state.max_steps // _TIMES)) if not self.at else 0)
         if not self._is_main:
             return
-        if self.out is not None:
-            make_folder(self.out)
         if state.global_step == 0:
             self._begin(may_retry=args.auto_find_batch_size)
         else:
