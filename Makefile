@@ -59,7 +59,7 @@ docs: $(DOCS_INSTALLED) ## build the documentation into site/
 pins: ## resolve every dependency anew and write constraints.txt
 	rm -rf .venv-pins
 	$(PYTHON) -m venv .venv-pins
-	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae,ray,docs]"
+	.venv-pins/bin/python $(PIP_INSTALL) torch==2.13.0 transformer-lens==3.9.0 -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,train,sae,ray,docs]"
 	.venv-pins/bin/python scripts/pin.py > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	rm -rf .venv-pins
@@ -73,7 +73,7 @@ $(VENV)/bin/pip $(BRIDGE_VENV)/bin/pip:
 	$(PYTHON) -m venv $(@:/bin/pip=)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,sae,ray]"
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e ".[dev,hooked,peft,gguf,quantised,evals,notebook,images,data,train,sae,ray]"
 	@touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
@@ -87,5 +87,5 @@ $(BRIDGE_INSTALLED): pyproject.toml constraints.txt Makefile | $(BRIDGE_VENV)/bi
 	$(BIN)/python -m hatchling build -t wheel -d dist
 	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt dist/tuco_lens-*.whl
 	cd "$$(mktemp -d)" && "$(abspath $(BRIDGE_VENV))/bin/tuco-lens" demo --out demo_report
-	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data]"
+	$(BRIDGE_VENV)/bin/python $(PIP_INSTALL) -c $(BRIDGE_VENV)/constraints.txt -e ".[dev,peft,gguf,quantised,evals,notebook,images,data,train]"
 	@touch $@

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tuco_lens.results.measurement import Measurement as Measurement
     from tuco_lens.results.measurement import PromptMeasurement as PromptMeasurement
     from tuco_lens.runs import cluster as cluster
+    from tuco_lens.tunes.callback import TucoCallback as TucoCallback
     from tuco_lens.tunes.compare import compare as compare
     from tuco_lens.tunes.comparison import TuneComparison as TuneComparison
     from tuco_lens.tunes.trajectory import Trajectory as Trajectory
@@ -35,6 +36,7 @@ _HOMES = {
     "PromptMeasurement": "results.measurement",
     "ContributionCache": "engine.contributions",
     "Prompt": "prompts.prompt",
+    "TucoCallback": "tunes.callback",
     "compare": "tunes.compare",
     "TuneComparison": "tunes.comparison",
     "trajectory": "tunes.trajectory",

@@ -187,7 +187,7 @@ def require_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
 
 def tensor_shapes(model: Any) -> tuple[dict[str, tuple[int, ...]], set[str]]:
     """The shape of each parameter of a transformers model by name, and the names of the embedding and unembedding."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # some adapters have one module in several places
     shapes = {
         name: _shape(modules[name.rpartition(".")[0]], parameter)
         for name, parameter in model.named_parameters(remove_duplicate=False)

@@ -40,9 +40,12 @@ _CONVERT: Final = (
 
 def stays_beside(adapter: Adapter) -> bool:
     """Whether the adapter can be attached to a copy of the base model that shares the base's weights."""
-    config = adapter.config
-    plain = getattr(config, "init_lora_weights", True) in _LEAVES_BASE
-    return config.peft_type.value in _ATTACHED and plain
+    return adapter.config.peft_type.value in _ATTACHED and leaves_base(adapter.config)
+
+
+def leaves_base(config: Any) -> bool:
+    """Whether PEFT leaves the base weights unchanged when it attaches an adapter of this config."""
+    return getattr(config, "init_lora_weights", True) in _LEAVES_BASE
 
 
 def merge_adapter(tuned: Any, only: tuple[str, ...] = ("",)) -> Any:

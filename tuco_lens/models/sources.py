@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -196,11 +196,15 @@ def load_model(
     return model.eval()
 
 
-def copy_sharing_weights(model: Any) -> Any:
+def copy_sharing_weights(model: Any, instead: Mapping[int, Any] | None = None) -> Any:
     """A copy of a model's modules and config whose parameters and buffers share `model`'s memory.
 
     The parameters are new objects, so that freezing, moving or replacing them leaves `model` as it was. Quantised ones
     hold more than a tensor (bitsandbytes, torchao, quanto), so both models have the same object.
+
+    Args:
+        model: The transformers model.
+        instead: What the copy gets in place of an object of `model`'s, by the `id` of that.
     """
     import torch
 
@@ -213,7 +217,7 @@ def copy_sharing_weights(model: Any) -> Any:
         if type(parameter) is torch.nn.Parameter
     }
     memo.update({id(buffer): buffer for buffer in model.buffers()})
-    return copy.deepcopy(model, memo | shared_objects(model))
+    return copy.deepcopy(model, memo | shared_objects(model) | dict(instead or {}))
 
 
 def is_quantised(module: Any) -> bool:
