@@ -128,27 +128,31 @@ def attack_losses(result: Comparison, theme: Theme) -> go.Figure:
 
 
 def attack_costs(result: Comparison, theme: Theme) -> go.Figure:
-    """The lowest loss so far against what the search has cost: GCG and random search, means over strings.
+    """The lowest loss so far, less that of the start, against the cost: GCG and random search, means over strings.
 
-    A search that has ended keeps its loss. The cost is in evaluated strings; a gradient is `GRADIENT_COST` of them.
+    Both begin with the same string, so that what goals differ in from the start does not widen the bands. A search that
+    has ended keeps its loss. The cost is in evaluated strings; a gradient is `GRADIENT_COST` of them.
 
     Raises:
         InputError: if there was no random search.
     """
     from tuco_lens.stats import mean_interval
 
-    how = result.settings.parameters["gcg"]
-    per_step, n_steps = how["n_candidates"] + GRADIENT_COST, how["steps"]
+    sought = result.settings.parameters["gcg"]
+    per_step, n_steps = sought["n_candidates"] + GRADIENT_COST, sought["steps"]
     curves: list[Curve] = []
     for name, key in (("GCG", "attacks"), ("random search", "random search")):
         lowest = np.stack([_lowest(losses, n_steps) for losses in _losses(result, key)])  # [string, 1 + step]
-        means = [mean_interval(values) for values in lowest.T]
+        means = [mean_interval(values) for values in (lowest - lowest[:, :1]).T]
         low, high = ([getattr(each, end) for each in means] for end in ("low", "high"))
         cost = 1 + per_step * np.arange(n_steps + 1)
         curves.append(Curve(name, cost, [each.value for each in means], low=low, high=high, n=len(lowest)))
-    title = "Lowest loss so far, at equal cost"
     return Curves(
-        tuple(curves), x_name="evaluated strings", y_name="loss", y_unit="nats per token", title=title
+        tuple(curves),
+        x_name="evaluated strings",
+        y_name="lowest loss − the start's",
+        y_unit="nats per token",
+        title="GCG and random search at equal cost",
     ).figure(theme)
 
 
