@@ -21,8 +21,9 @@ import tuco_lens as tl
 from scripts._screenshot import screenshot
 from scripts.real_tunes import CHAT, LONGEST, NULL_OF, ROOT, TASK, TUNES, WEB, scores
 from scripts.steering_results import _table as table
+from tuco_lens.plots.statistic import set_title
 from tuco_lens.plots.template import look
-from tuco_lens.stats import AucDifference, auc_difference, holm, mean_interval, paired_difference, trend
+from tuco_lens.stats import AucDifference, auc, auc_difference, holm, mean_interval, paired_difference, trend
 from tuco_lens.stats.words import Interval, p_text, with_ends
 from tuco_lens.tunes.words import NOT_APART, SIGNIFICANCE
 
@@ -30,9 +31,11 @@ PAGE: Final = ROOT / "docs" / "real-tunes.md"
 PICTURES: Final = ROOT / "docs" / "images"
 TEMPLATE: Final = Path(__file__).with_name("real-tunes.md.in")
 WIDTH: Final = 860
+KIN: Final = 0.9
+"""Cosine of two ΔW above which they are taken to come from one run."""
 SISTER: Final = "adapters of Gemma 3 270M instruct, measured on its pre-trained sister (q4)"
 STAGE_1, FINAL, SEED = TUNES
-NULL: Final = f"noise for the ΔW of {NULL_OF}"
+NULL_NAMES: Final = {"noise": f"{NULL_OF}, noise for its ΔW", "shuffled": f"{NULL_OF}, its ΔW in other layers"}
 OTHERS: Final = (WEB, CHAT)
 BASELINES: Final = ("KL", "OutputCo")
 
@@ -50,7 +53,7 @@ class Found:
         self.comparison = tl.TuneComparison.load(build / "compare")
         self.beside: dict[str, Any] = json.loads((build / "beside.json").read_text())
         self.scores: Scores = scores(self.comparison, self.beside)
-        self.null = np.array(self.beside["null"])
+        self.nulls = {name: np.array(self.beside["nulls"][kind]) for kind, name in NULL_NAMES.items()}
 
     def of(self, group: str, values: np.ndarray) -> np.ndarray:
         """The values of the prompts of a group."""
@@ -105,6 +108,8 @@ def page_text(found: Found) -> str:
         spearman_words=spearman_words(found),
         areas=table(area_table(found)),
         areas_words=area_words(found),
+        null_areas=null_area_words(found),
+        gains=gain_words(found),
     )
 
 
@@ -120,14 +125,18 @@ def ends(estimate: Interval, digits: int = 4, sign: str = "") -> str:
 
 
 def means_table(found: Found) -> pd.DataFrame:
-    """A row per tune and one for the null control: mean TuCo of every group."""
+    """A row per tune and null control: mean TuCo of every group."""
     groups = found.comparison.group_names
-    rows = {name: [found.tuco(name, group) for group in groups] for name in found.comparison.names}
-    rows[NULL] = [found.of(group, found.null) for group in groups]
     return pd.DataFrame(
-        {"tune": name, **dict(zip(groups, (ends(mean_interval(each)) for each in values), strict=True))}
-        for name, values in rows.items()
+        {"tune": name, **dict(zip(groups, map(ends, row), strict=True))} for name, row in means(found).items()
     )
+
+
+def means(found: Found) -> dict[str, list[Interval]]:
+    """Mean TuCo of every group by tune and null control."""
+    values = dict(zip(found.comparison.names, found.comparison.tuco, strict=True)) | found.nulls
+    groups = found.comparison.group_names
+    return {name: [mean_interval(found.of(group, each)) for group in groups] for name, each in values.items()}
 
 
 def order_lines(comparison: tl.TuneComparison) -> Iterator[str]:
@@ -213,6 +222,22 @@ def step_table(found: Found) -> pd.DataFrame:
     )
 
 
+def gain_words(found: Found) -> str:
+    """Whether what stage 2 adds is larger on the adapters' own task: absolutely, and as a share of stage 1's."""
+    gain = {group: found.tuco(FINAL, group) - found.tuco(STAGE_1, group) for group in found.comparison.group_names}
+    share = {group: values / found.tuco(STAGE_1, group) for group, values in gain.items()}
+    kinds = (("gain", gain), ("relative gain", share))
+    rows: list[dict[str, Any]] = []
+    for (name, values), other in itertools.product(kinds, OTHERS):
+        area = auc(values[TASK], values[other])
+        rows.append({"name": name, "other": other, "area": area, "p": area.p})
+    said = [
+        f"{row['name']}, logos against {row['other']}: AUC {with_ends(row['area'])}, corrected p {p_text(row['p_holm'])}"
+        for row in corrected(rows)
+    ]
+    return f"Whether the gain from stage 1 to final is larger for a logo than for another prompt: {'; '.join(said)}."
+
+
 def seed_rows(found: Found) -> list[dict[str, Any]]:
     """For each group how far stage 1 and the other seed lie from the final adapter, prompt by prompt."""
     rows = []
@@ -229,8 +254,8 @@ def seed_table(found: Found) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "prompts": row["group"],
-            "|final − stage 1|": ends(mean_interval(row["far"]), 5),
-            "|final − seed 123|": ends(mean_interval(row["near"]), 5),
+            "final to stage 1": ends(mean_interval(row["far"]), 5),
+            "final to seed 123": ends(mean_interval(row["near"]), 5),
             "the first less the second": ends(row["excess"], 5, "+"),
             "p (Holm)": f"{row['p_holm']:.2g}",
             "ratio of means": f"{row['far'].mean() / row['near'].mean():.1f}",
@@ -249,7 +274,35 @@ def seed_words(found: Found) -> str:
         else:
             word = "farther" if row["excess"].value > 0 else "nearer"
             parts.append(f"on {row['group']} {word}, {ratio:.1f} times the seed's distance")
-    return f"Stage 1 against final, beside seed against seed: {'; '.join(parts)}."
+    frame = found.comparison.only(tunes=[FINAL, SEED]).differences
+    apart = frame[frame["group"].isin(found.comparison.group_names) & (frame["verdict"] != NOT_APART)]
+    told = f"on {', '.join(apart['group'])}" if len(apart) else "on none of the groups"
+    cosine = found.beside["cosines"][FINAL]
+    return (
+        f"Stage 1 against final, beside seed against seed: {'; '.join(parts)}. A paired test over prompts is of these "
+        f"very weights, and not of recipes: it tells the two seeds apart {told}, by "
+        f"{100 * _seed_share(found):.2g} % of TuCo at the most. So the yardstick is the other seed, and not 0. It is one "
+        f"pair of seeds, and a narrow null: the ΔW of the two have a cosine of {cosine[SEED]:.3f}, and each has "
+        f"{cosine[STAGE_1]:.3f} and {found.beside['cosines'][SEED][STAGE_1]:.3f} with that of stage 1{_kinship(found)}."
+    )
+
+
+def _seed_share(found: Found) -> float:
+    """The largest mean difference of the two seeds over a group, as a share of its TuCo."""
+    groups = found.comparison.group_names
+    both = [(found.tuco(FINAL, group).mean(), found.tuco(SEED, group).mean()) for group in groups]
+    return max(abs(one - other) / one for one, other in both)
+
+
+def _kinship(found: Found) -> str:
+    """What such cosines speak for: matrices of so many numbers do not come that near to each other by themselves."""
+    cosine = found.beside["cosines"]
+    if min(cosine[FINAL][SEED], cosine[FINAL][STAGE_1], cosine[SEED][STAGE_1]) < KIN:
+        return ""
+    return (
+        ". Runs that begin apart do not end so near to each other: both seem to go on from this very stage 1, and then "
+        "the seed changes what came after it alone"
+    )
 
 
 def weight_table(found: Found) -> pd.DataFrame:
@@ -266,19 +319,32 @@ def weight_table(found: Found) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ordered(values: Mapping[str, float]) -> tuple[str, ...]:
-    """Names from the largest value down."""
-    return tuple(sorted(values, key=lambda name: -values[name]))
+def _grown(found: Found, group: str) -> float:
+    return found.tuco(FINAL, group).mean() / found.tuco(STAGE_1, group).mean() - 1
+
+
+def _contradictions(comparison: tl.TuneComparison, group: str, sizes: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Tunes that TuCo tells apart in a group, the other way round than by their sizes."""
+    frame = comparison.differences
+    for row in frame[(frame["group"] == group) & (frame["verdict"] != NOT_APART)].to_dict("records"):
+        if row["difference"] * (sizes[row["first"]] - sizes[row["second"]]) < 0:
+            yield row["first"], row["second"]
 
 
 def weight_words(found: Found) -> str:
     """Whether ‖ΔW‖ orders the tunes as their mean TuCo does."""
-    by_weight = ordered({name: found.size(name) for name in TUNES})
-    parts = [f"By ‖ΔW‖ the order is {', '.join(by_weight)}."]
+    sizes = {name: found.size(name) for name in TUNES}
+    order = " > ".join(f"*{name}*" for name in sorted(sizes, key=lambda name: -sizes[name]))
+    parts = [f"By ‖ΔW‖ the order is {order}."]
     for group in found.comparison.group_names:
-        by_tuco = ordered({name: float(found.tuco(name, group).mean()) for name in TUNES})
-        same = "the same" if by_tuco == by_weight else f"another: {', '.join(by_tuco)}"
-        parts.append(f"By mean TuCo on {group} it is {same}.")
+        against = [f"*{one}* and *{other}*" for one, other in _contradictions(found.comparison, group, sizes)]
+        said = f"contradicts it for {', '.join(against)}" if against else "contradicts it for none that it tells apart"
+        parts.append(f"TuCo on {group} {said}.")
+    grown = sizes[FINAL] / sizes[STAGE_1] - 1
+    parts.append(
+        f"From stage 1 to final ‖ΔW‖ grows by {100 * grown:.1f} % once and for all, and mean TuCo by "
+        f"{', by '.join(f'{100 * _grown(found, group):.1f} % on {group}' for group in found.comparison.group_names)}."
+    )
     apart, seeds = found.size(FINAL, STAGE_1), found.size(FINAL, SEED)
     parts.append(
         f"The weights of stage 1 are {apart:.3f} from the final adapter's (‖ΔW − ΔW′‖), those of the other seed "
@@ -288,12 +354,13 @@ def weight_words(found: Found) -> str:
 
 
 def noise_rows(found: Found) -> list[dict[str, Any]]:
-    """For each group TuCo of a tune less that of noise whose product has the same norm in every matrix."""
+    """For each null control and group TuCo of the real adapter less that of the null."""
     rows = []
-    for group in found.comparison.group_names:
-        real, null = found.tuco(NULL_OF, group), found.of(group, found.null)
+    for (name, values), group in itertools.product(found.nulls.items(), found.comparison.group_names):
+        real, null = found.tuco(NULL_OF, group), found.of(group, values)
         difference = paired_difference(real, null)
-        rows.append({"group": group, "ratio": real.mean() / null.mean(), "difference": difference, "p": difference.p})
+        rows.append({"null": name, "group": group, "difference": difference, "p": difference.p})
+        rows[-1]["ratio"] = real.mean() / null.mean()
     return corrected(rows)
 
 
@@ -301,8 +368,9 @@ def noise_table(found: Found) -> pd.DataFrame:
     """`noise_rows` in writing."""
     return pd.DataFrame(
         {
+            "null control": row["null"],
             "prompts": row["group"],
-            f"{NULL_OF} − noise": ends(row["difference"], 4, "+"),
+            f"{NULL_OF} − null": ends(row["difference"], 4, "+"),
             "p (Holm)": f"{row['p_holm']:.2g}",
             "ratio of means": f"{row['ratio']:.2f}",
         }
@@ -313,12 +381,12 @@ def noise_table(found: Found) -> pd.DataFrame:
 def noise_words(found: Found) -> str:
     """What equal ‖ΔW‖ leaves open."""
     parts = []
-    for row in noise_rows(found):
-        if not row["p_holm"] < SIGNIFICANCE:
-            parts.append(f"on {row['group']} no difference is shown")
-        else:
-            parts.append(f"on {row['group']} the adapter has {row['ratio']:.2f} times the TuCo of the noise")
-    return f"With equal ‖ΔW‖ in every matrix: {'; '.join(parts)}."
+    for name in found.nulls:
+        rows = [row for row in noise_rows(found) if row["null"] == name]
+        shown = [row["ratio"] for row in rows if row["p_holm"] < SIGNIFICANCE]
+        ratios = f", {min(shown):.2f} to {max(shown):.2f} times as much" if shown else ""
+        parts.append(f"*{name}*: another TuCo on {len(shown)} of {len(rows)} groups{ratios}")
+    return f"The real adapter beside its null controls: {'; '.join(parts)}."
 
 
 def spearman_rows(found: Found) -> Iterator[tuple[str, str, str, Any]]:
@@ -365,8 +433,6 @@ def _classes(found: Found, values: np.ndarray, other: str) -> tuple[np.ndarray, 
 
 
 def _is_reversed(classes: tuple[np.ndarray, np.ndarray]) -> bool:
-    from tuco_lens.stats import auc
-
     return auc(*classes).value < 0.5
 
 
@@ -389,10 +455,9 @@ def area_table(found: Found) -> pd.DataFrame:
         cells["TuCo"] = _area(difference.first, row["reversed"])
         cells[row["score"]] = _area(difference.second, row["theirs reversed"])
         cells[f"TuCo − {row['score']}"] = f"{with_ends(difference, sign='+')}, p {row['p_holm']:.2g}"
-    for other in OTHERS:
-        classes = _classes(found, found.null, other)
-        value = auc_difference(_better(classes), _better(classes)).first
-        rows[NULL, other] = {"TuCo": _area(value, _is_reversed(classes))}
+    for (name, values), other in itertools.product(found.nulls.items(), OTHERS):
+        classes = _classes(found, values, other)
+        rows[name, other] = {"TuCo": _area(auc(*_better(classes)), _is_reversed(classes))}
     columns = ["tune", "logos against", "TuCo", *BASELINES, *(f"TuCo − {score}" for score in BASELINES)]
     listed = [{"tune": tune, "logos against": other, **cells} for (tune, other), cells in rows.items()]
     return pd.DataFrame(listed, columns=pd.Index(columns)).fillna("")
@@ -410,7 +475,29 @@ def area_words(found: Found) -> str:
             f"against {score}, logos from {other}: TuCo tells more for {better} of {len(chosen)} adapters, less for "
             f"{len(sure) - better}, and for {len(chosen) - len(sure)} no difference is shown"
         )
-    return f"At a corrected p below {SIGNIFICANCE:g} (Holm over {len(rows)}), {'; '.join(parts)}."
+    return f"At a corrected p below {SIGNIFICANCE:g} (Holm over {len(rows)}), {'; '.join(parts)}. {_uncorrected(rows)}"
+
+
+def _uncorrected(rows: Sequence[dict[str, Any]]) -> str:
+    """What the intervals say one by one."""
+    parts = []
+    for score in BASELINES:
+        chosen = [row["found"] for row in rows if row["score"] == score]
+        up, down = sum(each.low > 0 for each in chosen), sum(each.high < 0 for each in chosen)
+        parts.append(f"TuCo − {score} is above 0 in {up} and below 0 in {down} of {len(chosen)}")
+    return (
+        f"By their uncorrected intervals, {' and '.join(parts)}. The adapters are near kin, so these are not so many "
+        "findings of their own."
+    )
+
+
+def null_area_words(found: Found) -> str:
+    """Whether TuCo of the null controls tells the task too."""
+    parts = []
+    for name, values in found.nulls.items():
+        verdicts = [(other, auc(*_classes(found, values, other)).verdict) for other in OTHERS]
+        parts.append(f"*{name}*: {', '.join(f'{verdict} for logos and {other}' for other, verdict in verdicts)}")
+    return f"TuCo of the null controls: {'; '.join(parts)}."
 
 
 def figures(found: Found) -> dict[str, go.Figure]:
@@ -427,7 +514,7 @@ def _dots(names: Sequence[str], estimates: Mapping[str, Sequence[Interval]], tit
     style = look("light")
     drawn = go.Figure()
     for number, (series, row) in enumerate(estimates.items()):
-        shift = 0.16 * ((len(estimates) - 1) / 2 - number)
+        shift = 0.16 * (number - (len(estimates) - 1) / 2)
         drawn.add_trace(
             go.Scatter(
                 x=[each.value for each in row],
@@ -451,16 +538,15 @@ def _dots(names: Sequence[str], estimates: Mapping[str, Sequence[Interval]], tit
 
 def _titled(figure: go.Figure, title: str) -> go.Figure:
     """With a title, and below it what the numbers are of."""
-    figure.update_layout(title={"text": f"{title}<br><sup>{SISTER}</sup>"}, margin={"t": 80})
+    set_title(figure, title, SISTER)
     return figure
 
 
 def means_figure(found: Found) -> go.Figure:
     """Mean TuCo by group and tune."""
     groups = found.comparison.group_names
-    rows = {name: [mean_interval(found.tuco(name, group)) for group in groups] for name in TUNES}
-    rows[NULL] = [mean_interval(found.of(group, found.null)) for group in groups]
-    return _dots(groups, rows, "Mean TuCo with its 95 % interval over prompts", "TuCo at the last token")
+    drawn = _dots(groups, means(found), "Mean TuCo with its 95 % interval over prompts", "TuCo at the last token")
+    return drawn.update_xaxes(rangemode="tozero")
 
 
 def layers_figure(found: Found) -> go.Figure:
@@ -479,4 +565,5 @@ def areas_figure(found: Found) -> go.Figure:
     names = list(rows["TuCo"])
     series = {score: [each[name] for name in names] for score, each in rows.items()}
     title = "How well a score tells logos from other prompts: AUC, 95 % interval"
-    return _dots(names, series, title, "AUC, read the way that tells more")
+    drawn = _dots(names, series, title, "AUC, read the way that tells more")
+    return drawn.update_xaxes(range=[0.5, 1.005])

@@ -1,7 +1,7 @@
 """Three LoRA adapters that others trained: what separates them, and what TuCo adds; writes docs/real-tunes.md.
 
     python -m scripts.real_tunes tuco [--limit N]     # TuCo and OutputCo of every prompt by every adapter
-    python -m scripts.real_tunes beside [--limit N]   # beside them: KL, weights, and a null control
+    python -m scripts.real_tunes beside [--limit N]   # beside them: KL, weights, and null controls
     python -m scripts.real_tunes page                 # the page and its pictures, from the two
 
 The adapters were trained on Gemma 3 270M *instruct*; the base here is the pre-trained Gemma 3 270M, in four-bit weights
@@ -31,7 +31,7 @@ from scripts._logo_prompts import logo_prompts
 from tuco_lens import ModelPair
 from tuco_lens.data import load
 from tuco_lens.engine.fast_path import fast_path
-from tuco_lens.experiments.nulls import null_control
+from tuco_lens.experiments.nulls import NullKind, null_control
 from tuco_lens.experiments.scores import _kl  # pyright: ignore[reportPrivateUsage]
 from tuco_lens.models.base_model import BaseModel, load_base
 
@@ -41,7 +41,8 @@ BUILD: Final = ROOT / "build" / "real_tunes"
 TUNES: Final = {"stage 1": "curriculum_stage1", "final": "final", "final, seed 123": "final_seed123"}
 """What the page calls them, and their folders."""
 NULL_OF: Final = "final"
-"""The tune that a null control is made of."""
+"""The tune that null controls are made of."""
+NULLS: Final[tuple[NullKind, ...]] = ("noise", "shuffled")
 TASK, WEB, CHAT = "logos", "web text", "chat"
 LONGEST: Final = 48
 """Tokens of a prompt at most."""
@@ -106,9 +107,9 @@ def measure_tuco(base: Path, adapters: Path, data: Path, out: Path, n: int) -> t
 
 
 def measure_beside(base: Path, adapters: Path, data: Path, out: Path, n: int) -> dict[str, Any]:
-    """Of every tune KL at the last token and the change of its weights; of one, with noise for its ΔW, TuCo."""
+    """Of every tune KL at the last token and the change of its weights; TuCo of the null controls of one."""
     file = out / "beside.json"
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"limit": n, "tunes": {}}
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"limit": n, "tunes": {}, "nulls": {}}
     if found["limit"] != n:
         raise SystemExit(f"{file} is of --limit {found['limit']}; remove it first")
     loaded = load_base(base)
@@ -124,13 +125,16 @@ def measure_beside(base: Path, adapters: Path, data: Path, out: Path, n: int) ->
         found["tunes"][name] = _beside(pair, rows, theirs)
         file.write_text(json.dumps(found))
         print(f"{name}: KL and weights", flush=True)
-    if "null" not in found:
+    for kind in NULLS:
+        if kind in found["nulls"]:
+            continue
         pair = _pair(loaded, adapters / TUNES[NULL_OF])
-        with null_control(pair, "noise", seed=0):
-            found["null"] = pair.measure(rows, keep="last", progress=False).tuco.tolist()
-        found["cosines"] = cosines({name: adapters / folder for name, folder in TUNES.items()})
+        with null_control(pair, kind, seed=0):
+            found["nulls"][kind] = pair.measure(rows, keep="last", progress=False).tuco.tolist()
         file.write_text(json.dumps(found))
-        print(f"{NULL_OF}: null control", flush=True)
+        print(f"{NULL_OF}, {kind}: TuCo", flush=True)
+    found["cosines"] = cosines({name: adapters / folder for name, folder in TUNES.items()})
+    file.write_text(json.dumps(found))
     return found
 
 
