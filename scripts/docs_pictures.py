@@ -6,8 +6,8 @@ A block that the page marks with `<!-- block: draws images/NAME.png -->` ends in
 notebooks show as HTML (see `tests/doc_blocks.py`); that is drawn into docs/images/. NAME picks pictures; by default all
 are made anew: these, and `report`, `explain`, `explorer` and `explorer-why`, the pages of `tuco-lens demo` and
 `tuco-lens explain` and the widget in JupyterLab, as they are on a screen. Needs the `dev` extra and a `chromium` on
-PATH. The pictures of scripts/steering_results.py, scripts/refusal_study.py and scripts/readme_picture.py are those
-scripts' own.
+PATH. The pictures of scripts/steering_results.py, scripts/refusal_study.py, scripts/real_tunes.py and
+scripts/readme_picture.py are those scripts' own.
 """
 
 from __future__ import annotations
