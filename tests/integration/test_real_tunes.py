@@ -22,9 +22,11 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import roc_auc_score
 
 import tuco_lens as tl
+from scripts import _real_tunes_found as tests_of
 from scripts import _real_tunes_page as page
 from scripts import real_tunes
 from scripts._logo_prompts import logo_prompts
+from scripts._real_tunes_words import between
 from tests.checkpoints import save_adapter
 from tuco_lens import ModelPair
 from tuco_lens.models.loading import AdapterNotice
@@ -91,8 +93,8 @@ def build(tmp_path_factory: pytest.TempPathFactory, repository: Path, data: Path
 
 
 @pytest.fixture(scope="module")
-def found(build: Path) -> page.Found:
-    return page.Found(build)
+def found(build: Path) -> tests_of.Found:
+    return tests_of.Found(build)
 
 
 def test_descriptions_differ_and_end_in_a_full_stop() -> None:
@@ -103,7 +105,7 @@ def test_descriptions_differ_and_end_in_a_full_stop() -> None:
     assert logo_prompts(100) == prompts != logo_prompts(100, seed=1)
 
 
-def test_each_group_has_its_prompts_which_end_alike_and_do_not_speak_of_the_task(found: page.Found) -> None:
+def test_each_group_has_its_prompts_which_end_alike_and_do_not_speak_of_the_task(found: tests_of.Found) -> None:
     comparison = found.comparison
     assert comparison.group_names == ("logos", "web text", "chat")
     assert len({prompt.text for prompt in comparison.prompts}) == 3 * N
@@ -114,7 +116,7 @@ def test_each_group_has_its_prompts_which_end_alike_and_do_not_speak_of_the_task
 
 
 def test_kl_and_weights_are_those_that_plain_transformers_gives(
-    found: page.Found, adapters: Path, repository: Path
+    found: tests_of.Found, adapters: Path, repository: Path
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -135,7 +137,9 @@ def test_kl_and_weights_are_those_that_plain_transformers_gives(
     assert found.size("final", "stage 1") == pytest.approx(squares**0.5 / 2, rel=1e-4)
 
 
-def test_the_page_comes_from_the_results_and_says_where_they_are_not_of_the_model_trained(found: page.Found) -> None:
+def test_the_page_comes_from_the_results_and_says_what_they_are_not_of(
+    found: tests_of.Found,
+) -> None:
     text = page.page_text(found)
     assert "$" not in text
     assert not re.search(r"\bnan\b", text)
@@ -145,7 +149,7 @@ def test_the_page_comes_from_the_results_and_says_where_they_are_not_of_the_mode
         assert f"{comparison.only('logos', tunes=[tune]).tuco.mean():.4f}" in row
     assert re.search(r"\*\*logos\*\*: .* above stage 1", text)  # whose change is half of the final one's
     for picture in page.figures(found):
-        assert re.search(rf"\(images/real-tunes-{picture}\.png\)\n\n\*{re.escape(page.SISTER)}\.\*", text)
+        assert re.search(rf"\(images/real-tunes-{picture}\.png\)\n\n\*{re.escape(tests_of.SISTER)}\.\*", text)
     for prompt in comparison.prompts:
         assert prompt.text not in text
 
@@ -167,17 +171,17 @@ def test_page_and_pictures_are_written_anew_from_what_lies_there(
     after = (tmp_path / "page.md").read_text()
     differing = [one for one, other in zip(before.splitlines(), after.splitlines(), strict=True) if one != other]
     assert differing
-    assert all("noise for its ΔW" in line for line in differing)
+    assert all("noise for its ΔW" in line or "null controls" in line for line in differing)
 
 
-def test_areas_and_seed_distances_are_what_other_libraries_say(found: page.Found) -> None:
+def test_areas_and_seed_distances_are_what_other_libraries_say(found: tests_of.Found) -> None:
     of = np.array(found.comparison.groups)
-    for row in page.areas(found):
+    for row in tests_of.areas(found):
         chosen = np.isin(of, ["logos", row["other"]])
         for score, area in (("TuCo", row["found"].first), (row["score"], row["found"].second)):
             value = roc_auc_score(of[chosen] == "logos", found.scores[row["tune"]][score][chosen])
             assert area.value == pytest.approx(max(value, 1 - value))
-    row = next(row for row in page.seed_rows(found) if row["group"] == "chat")
+    row = next(row for row in tests_of.seed_rows(found) if row["group"] == "chat")
     final, first, seed = (found.scores[name]["TuCo"][of == "chat"] for name in ("final", "stage 1", "final, seed 123"))
     assert row["p"] == pytest.approx(ttest_rel(abs(final - first), abs(final - seed)).pvalue)
 
@@ -195,7 +199,7 @@ def test_tunes_are_ordered_as_far_as_intervals_and_tests_allow(
 ) -> None:
     low, high = below
     rows = {"tune": "a", "low": 0.3, "high": 0.5}, {"tune": "b", "low": low, "high": high}
-    assert page.between(*rows, {"p_holm": 0.01, "verdict": verdict}).startswith(said)
+    assert between(*rows, {"p_holm": 0.01, "verdict": verdict}).startswith(said)
 
 
 def test_measuring_again_computes_nothing(
