@@ -66,7 +66,7 @@ def test_a_sweep_writes_its_five_files_and_a_short_table(
     out = tmp_path / "out"
     assert command("--data", data, "--out", out, "--alphas", "0.5,2", "--folds", 4, "--batch-size", 3) == 0
     assert sorted(file.name for file in out.iterdir()) == FILES
-    expected = sweep(tiny_pair, load_tasks(data), alphas=(0.5, 2), folds=4, progress=False)
+    expected = sweep(tiny_pair, load_tasks(data), alphas=(0.5, 2), folds=4, batch_size=3, progress=False)
     loaded = SweepResult.load(out / "sweep.json")
     assert loaded.settings == expected.settings
     accuracy = pd.read_csv(out / "accuracy.csv")

@@ -23,8 +23,8 @@ RUN_OF_WORDS = 8
 """So many words in a row that are in a data set and in a notebook are taken for a quotation."""
 
 
-def test_there_are_six_notebooks_each_with_its_script() -> None:
-    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_seven_notebooks_each_with_its_script() -> None:
+    assert [name[:2] for name in NAMES] == ["01", "02", "03", "04", "05", "06", "07"]
     assert sorted(path.stem for path in notebooks.FOLDER.glob("*.ipynb")) == NAMES
 
 
