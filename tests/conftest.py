@@ -78,6 +78,8 @@ LONGEST = (
     "test_cli.py",
     "test_registry.py",
     "test_docs_blocks.py",
+    "test_callback.py",
+    "test_tunes.py",
     "test_figures_browser.py",
     "test_explorer_browser.py",
     "test_report_browser.py",
