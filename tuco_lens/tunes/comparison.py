@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from jaxtyping import Float
 
-from tuco_lens.brief import Brief, brief, in_lines
+from tuco_lens.brief import brief, in_lines
 from tuco_lens.errors import InputError
 from tuco_lens.results.files import folder_for
 from tuco_lens.tunes import folder as store
-from tuco_lens.tunes.measured import check_alike, group_masks, mean_table, result_rows, tuco_array
+from tuco_lens.tunes.measured import OfPrompts, check_alike, group_masks, mean_table, result_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
     from tuco_lens.plots.groups import Groups
     from tuco_lens.plots.layer_profile import LayerProfile, ProfileKind
     from tuco_lens.plots.template import Theme
-    from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.results.measurement import MapKind, Measurement
 
 KIND: Final = "comparison"
 
 
 @dataclass(frozen=True, eq=False)  # `==` of arrays has no single truth value
-class TuneComparison(Brief):
+class TuneComparison(OfPrompts):
     """TuCo of the same prompts by several tunes of one base.
 
     Raises:
@@ -68,21 +67,6 @@ class TuneComparison(Brief):
     def names(self) -> tuple[str, ...]:
         """The tunes, in the order that they were given."""
         return tuple(self.measurements)
-
-    @property
-    def group_names(self) -> tuple[str, ...]:
-        """The groups of prompts, in the order that they first appear in."""
-        return tuple(dict.fromkeys(self.groups))
-
-    @property
-    def prompts(self) -> tuple[Prompt, ...]:
-        """The prompts, as every tune read them."""
-        return tuple(item.prompt for item in next(iter(self.measurements.values())))
-
-    @cached_property
-    def tuco(self) -> Float[np.ndarray, "tune prompt"]:
-        """TuCo of every prompt by every tune, [n_tunes, n_prompts]."""
-        return tuco_array(self.measurements)
 
     @cached_property
     def table(self) -> pd.DataFrame:

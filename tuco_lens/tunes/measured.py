@@ -6,11 +6,13 @@ What `comparison.py` and `trajectory.py` have in common: the checks, the rows of
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.chats import check_text
 from tuco_lens.prompts.prompt import PromptLike, as_prompt_list
@@ -18,6 +20,7 @@ from tuco_lens.prompts.prompt import PromptLike, as_prompt_list
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.results.measurement import Measurement
 
 ALL: Final = "all"
@@ -27,6 +30,30 @@ ONE_GROUP: Final = "prompts"
 QUANTILES: Final = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
 Measurements = Mapping[Any, "Measurement"]
+
+
+class OfPrompts(Brief):
+    """Measurements of the same prompts, which are of groups: what a comparison and a trajectory both are."""
+
+    measurements: Measurements
+    """By tune, or by step."""
+    groups: tuple[str, ...]
+    """The group of each prompt, [n_prompts]."""
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups of prompts, in the order that they first appear in."""
+        return tuple(dict.fromkeys(self.groups))
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts, as they were read for every tune or step."""
+        return tuple(item.prompt for item in next(iter(self.measurements.values())))
+
+    @cached_property
+    def tuco(self) -> Float[np.ndarray, "tune prompt"]:
+        """TuCo of every prompt by every tune (or at every step), [n_tunes, n_prompts]."""
+        return tuco_array(self.measurements)
 
 
 def grouped(prompts: PromptLike | Sequence[PromptLike] | Mapping[str, Any]) -> tuple[list[PromptLike], tuple[str, ...]]:

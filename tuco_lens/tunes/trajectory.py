@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from jaxtyping import Float
 from typing_extensions import Unpack
 
-from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.prompts.prompt import PromptLike
 from tuco_lens.results.files import folder_for
 from tuco_lens.tunes import folder as store
 from tuco_lens.tunes.checkpoints import find_checkpoints, training_log
 from tuco_lens.tunes.comparison import TuneComparison
-from tuco_lens.tunes.measured import check_alike, half_step, mean_table, result_rows, tuco_array
+from tuco_lens.tunes.measured import OfPrompts, check_alike, half_step, mean_table, result_rows
 from tuco_lens.tunes.measuring import Measured, measure_tunes
 from tuco_lens.tunes.options import OnError, RowsForm, TheBase, TuneOptions, TunesRun
 
@@ -34,14 +32,13 @@ if TYPE_CHECKING:
     from tuco_lens.plots.grid import Grid
     from tuco_lens.plots.steps import Steps
     from tuco_lens.plots.template import Theme
-    from tuco_lens.prompts.prompt import Prompt
     from tuco_lens.results.measurement import Measurement
 
 KIND: Final = "trajectory"
 
 
 @dataclass(frozen=True, eq=False)  # `==` of arrays has no single truth value
-class Trajectory(Brief):
+class Trajectory(OfPrompts):
     """TuCo of the same prompts over training steps.
 
     Raises:
@@ -73,21 +70,6 @@ class Trajectory(Brief):
     def steps(self) -> tuple[int, ...]:
         """The training steps, ascending."""
         return tuple(self.measurements)
-
-    @property
-    def group_names(self) -> tuple[str, ...]:
-        """The groups of prompts, in the order that they first appear in."""
-        return tuple(dict.fromkeys(self.groups))
-
-    @property
-    def prompts(self) -> tuple[Prompt, ...]:
-        """The prompts, as they were read at every step."""
-        return tuple(item.prompt for item in next(iter(self.measurements.values())))
-
-    @cached_property
-    def tuco(self) -> Float[np.ndarray, "step prompt"]:
-        """TuCo of every prompt at every step, [n_steps, n_prompts]."""
-        return tuco_array(self.measurements)
 
     @cached_property
     def table(self) -> pd.DataFrame:
