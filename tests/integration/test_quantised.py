@@ -106,6 +106,18 @@ def test_what_quantised_weights_cannot_do_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_dora_over_8_bits_is_refused_while_peft_runs_it_only_once(whole: Path, tmp_path: Path) -> None:
+    dora = peft.LoraConfig(r=4, use_dora=True, target_modules=TARGETS)
+    model = peft.get_peft_model(quantised(whole, 8), dora).eval()
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        model(make_ids())
+        with pytest.raises(AttributeError):  # once PEFT's own model runs again, this refusal can go
+            model(make_ids())
+    with pytest.raises(LoadError, match="DoRA over weights in 8 bits only once on a CPU"):
+        ModelPair.from_pretrained(quantised(whole, 8), adapter=tmp_path, backend="bridge", tokenizer=make_tokenizer())
+
+
 def test_an_adapter_that_has_to_be_merged_is_refused_on_a_quantised_base(whole: Path, tmp_path: Path) -> None:
     vera = peft.VeraConfig(r=4, target_modules=["q_proj", "o_proj"])
     peft.get_peft_model(hf.AutoModelForCausalLM.from_pretrained(whole), vera).save_pretrained(tmp_path)

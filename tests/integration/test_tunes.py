@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,22 @@ def test_other_tokens_are_refused_unless_one_tokenizer_is_named(run: Path, tmp_p
     assert {item.prompt.token_ids for each in found.measurements.values() for item in each} == {(1, 5, 6)}
 
 
+def test_tunes_without_a_tokenizer_take_the_one_that_is_named(run: Path, tmp_path: Path) -> None:
+    base, _ = make_pair("llama")
+    base.save_pretrained(tmp_path / "base")
+    steps = [shutil.copytree(run / "lora", tmp_path / "checkpoint-4")]
+    with pytest.raises(LoadError, match=r"tune 0: cannot find a tokenizer: there is none with '.*base'; .*tokenizer="):
+        tl.trajectory(tmp_path / "base", steps, PROMPTS)
+    with pytest.raises(LoadError, match=r"there is none with '.*lora' nor '.*base'; give one as tokenizer="):
+        tl.compare(tmp_path / "base", tunes(run, "lora"), PROMPTS)
+    expected = alone(run, "lora").tuco.tolist()
+    named: Any = make_tokenizer()
+    found = tl.trajectory(tmp_path / "base", steps, PROMPTS, tokenizer=named)
+    assert found.to_frame()["tuco"].tolist() == pytest.approx([0.0] * len(LISTED) + expected, abs=1e-6)
+    found = tl.compare(tmp_path / "base", tunes(run, "lora"), PROMPTS, tokenizer=named)
+    assert found.to_frame()["tuco"].tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_misspelt_option_raises_and_so_does_a_group_without_prompts(run: Path) -> None:
     with pytest.raises(TypeError, match="no option 'chatt'"):
         tl.compare(run / "base", tunes(run, "lora"), PROMPTS, chatt=True)  # pyright: ignore[reportCallIssue]
@@ -209,6 +226,12 @@ def test_the_folder_has_a_row_per_tune_and_prompt_and_reads_back(run: Path, tmp_
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="is not what was measured"):
         tl.TuneComparison.load(out)
+    foreign = out / "measurements" / "notes.txt"
+    foreign.write_text("kept")
+    tl.compare(run / "base", tunes(run, "whole"), PROMPTS, out=out, overwrite=True)
+    (measured,) = json.loads((out / "comparison.json").read_text())["tunes"].values()
+    left = {path.name for path in (out / "measurements").iterdir()}
+    assert left == {measured["file"], foreign.name}, "what no index names any more is gone, what is another's is not"
 
 
 @pytest.fixture(scope="module")

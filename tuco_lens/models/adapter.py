@@ -103,12 +103,14 @@ def attach_adapter(base: Any, adapter: Adapter, base_name: str) -> Any:
 
     Raises:
         LoadError: The adapter belongs to another model (the message names what does not fit), PEFT cannot attach it,
-            or its weights are damaged or not finite; or it needs weights that a device map keeps elsewhere.
+            or its weights are damaged or not finite; or it needs weights that a device map keeps elsewhere, or is
+            DoRA over weights in 8 bits on the CPU.
     """
     import torch
 
     weights = _read_weights(adapter)
     _require_within_reach(base, weights, adapter)
+    _require_runs_twice(base, adapter)
     tuned = copy_sharing_weights(base)
     shared = {parameter.data_ptr() for parameter in base.parameters()}
     with quiet_libraries(), warnings.catch_warnings(), torch.no_grad():
@@ -213,6 +215,15 @@ def _require_within_reach(base: Any, weights: Mapping[str, Tensor], adapter: Ada
     if whole:
         why = f"it replaces {whole[0]} as a whole, which the base model's device map keeps elsewhere"
         raise LoadError(adapter.what, why, remedy)
+
+
+def _require_runs_twice(base: Any, adapter: Adapter) -> None:
+    """Refuse DoRA over weights in 8 bits on the CPU: in its forward pass PEFT replaces them, and loses their scale."""
+    if getattr(adapter.config, "use_dora", False) and any(
+        type(parameter).__name__ == "Int8Params" and parameter.device.type == "cpu" for parameter in base.parameters()
+    ):
+        why = "PEFT runs DoRA over weights in 8 bits only once on a CPU, and fails from then on"
+        raise LoadError(adapter.what, why, "give the base in 4 bits or unquantised")
 
 
 def _replace_embeddings(tuned: Any, weights: Mapping[str, Tensor], adapter: Adapter, base_name: str) -> None:

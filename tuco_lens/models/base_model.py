@@ -59,19 +59,24 @@ class BaseModel:
         """The tokenizer of prompts for a tune: its own, else the base model's.
 
         Args:
-            tune: hub id, local directory, `.gguf` file or loaded model, or a PEFT adapter's hub id or directory.
+            tune: hub id, local directory, `.gguf` file or loaded model, or a PEFT adapter's hub id or directory; None
+                for the base itself.
 
         Raises:
             LoadError: if the tune cannot be loaded, as far as that shows without its weights, or there is no tokenizer.
         """
         from tuco_lens.models.tokenizer import tokenizer_of
 
-        found = tokenizer_of(self._opened(tune), self.options)
+        found = None if tune is None else tokenizer_of(self._opened(tune), self.options)
         found = self.tokenizer if found is None else found
         if found is None:
-            names = f"there is none with {name_of(tune)!r} nor {self.name!r}"
-            raise LoadError("cannot find a tokenizer", names, "give one as tokenizer=")
+            names = " nor ".join(repr(name) for name in (*([] if tune is None else [name_of(tune)]), self.name))
+            raise LoadError("cannot find a tokenizer", f"there is none with {names}", "give one as tokenizer=")
         return found
+
+    def require_opens(self, tune: Any) -> None:
+        """Raises `LoadError` if a tune cannot be loaded, as far as that shows without its weights."""
+        self._opened(tune)
 
     def _opened(self, tune: Any) -> Source:
         from tuco_lens.models.adapter import open_adapter

@@ -69,9 +69,27 @@ def load_measurement(folder: Path, entry: Mapping[str, str]) -> Measurement:
 
 
 def write_index(path: Path, kind: str, content: Mapping[str, Any]) -> Path:
-    """Writes the index of a folder: `content` are JSON values."""
+    """Writes the index of a folder: `content` are JSON values.
+
+    Measurements that only an index that was there before names are removed: no index would ever name them.
+    """
     stored = to_json({"format": FORMAT, "kind": kind, **content})
-    return write_whole(path, json.dumps(stored, indent=1, allow_nan=False) + "\n")
+    before = _files_named(path, kind)
+    write_whole(path, json.dumps(stored, indent=1, allow_nan=False) + "\n")
+    for name in before - _files_named(path, kind):
+        with output_errors(path):
+            (path.parent / MEASUREMENTS / name).unlink(missing_ok=True)
+    return path
+
+
+def _files_named(path: Path, kind: str) -> set[str]:
+    """The measurement files that an index names; none if it is not there or is no index."""
+    try:
+        tunes = read_index(path, kind)[1]["tunes"]
+        names = {str(entry["file"]) for entry in tunes.values()}
+    except (InputError, LookupError, TypeError, AttributeError):
+        return set()
+    return {name for name in names if Path(name).name == name and name.endswith(".safetensors")}
 
 
 def read_index(place: str | Path, kind: str) -> tuple[Path, dict[str, Any]]:

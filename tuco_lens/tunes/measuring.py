@@ -199,10 +199,11 @@ class _Tunes:
 
     def _tokenizer_of(self, base: BaseModel, tune: Any) -> Any:
         """The tokenizer that is named for all; else the tune's own, or the base's."""
-        own = base.tokenizer if isinstance(tune, TheBase) else base.tokenizer_with(tune)
         named = self.loading.get("tokenizer")
         if named is None:
-            return own
+            return base.tokenizer_with(None if isinstance(tune, TheBase) else tune)
+        if not isinstance(tune, TheBase):
+            base.require_opens(tune)
         return self.tokenizer if self.tokenizer is not None else base.named_tokenizer(named)
 
     def _read(self, tokenizer: Any) -> Iterator[Prompt]:
