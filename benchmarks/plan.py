@@ -67,7 +67,7 @@ def show(case: Case, folder: Path) -> None:
     pair = write_pair(case, folder)
     options = [*(part for name, path in pair.items() for part in (f"--{name}", path)), "--backend", case.backend]
     options += ["--dtype", case.dtype, "--n", str(case.n_prompts), "--tokens", str(case.n_tokens)]
-    plan = child("tuco_lens.cli", "plan", *options, "--measure", "--json")
+    plan = child("tuco_lens", "plan", *options, "--measure", "--json")
     work = {"pair": pair, "backend": case.backend, "dtype": case.dtype, "n": case.n_prompts, "tokens": case.n_tokens}
     found = child("benchmarks.plan", "--child", json.dumps(work))
     planned, whole = plan["ways"][0]["bytes_each"], plan["ways"][0]["bytes_each"] + plan["process_bytes"]

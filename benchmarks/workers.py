@@ -40,7 +40,7 @@ def start(pair: tuple[str, ...], prompts: Path, out: Path, *more: str) -> subpro
     words = ["measure", *pair, "--prompts", str(prompts), "--out", str(out), *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "tuco_lens.cli", *words], env=environment, **pipes)
+    return subprocess.Popen([sys.executable, "-m", "tuco_lens", *words], env=environment, **pipes)
 
 
 def finished(run: subprocess.Popen[str]) -> None:

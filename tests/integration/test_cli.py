@@ -74,7 +74,7 @@ def measure(*arguments: object) -> int:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tuco_lens.cli", "measure", "--pair", "demo", *map(str, arguments)]
+    command = [sys.executable, "-m", "tuco_lens", "measure", "--pair", "demo", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,

@@ -61,7 +61,7 @@ def measure(prompts: Path | str, out: Path, *more: str) -> int:
 def start(prompts: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     words = ["measure", "--pair", "demo", "--prompts", str(prompts), "--out", str(out), *more]
     return subprocess.Popen(
-        [sys.executable, "-m", "tuco_lens.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tuco_lens", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -372,7 +372,7 @@ def test_a_pair_that_no_worker_can_load_is_one_line_and_leaves_nothing(tmp_path:
     command = [
         sys.executable,
         "-m",
-        "tuco_lens.cli",
+        "tuco_lens",
         "measure",
         *words,
         "--out",

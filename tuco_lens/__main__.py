@@ -1,4 +1,4 @@
-"""`python -m tuco_lens.cli` is `tuco-lens`."""
+"""`python -m tuco_lens` is `tuco-lens`."""
 
 from __future__ import annotations
 
