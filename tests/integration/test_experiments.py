@@ -664,7 +664,7 @@ def test_null_controls_of_a_series_are_what_measuring_the_same_prompts_under_the
         demo, "T", "sentences", (1, 2, 4), sets, settings,
         run=RunOptions(progress=False), nulls=NullOptions(seeds=2), null_scores=("tuco", "output_co"),
     )  # fmt: skip
-    asked = {"a": [0, 3], "b": [0, 3, 7]}  # one in five, evenly spaced
+    asked = {"a": [0, 2, 4], "b": [0, 1, 3, 5, 7, 9]}  # one in two, evenly spaced
     assert set(result.nulls) == set(NULL_KINDS)
     for kind, seeds in result.nulls.items():
         assert len(seeds) == 2
@@ -676,7 +676,7 @@ def test_null_controls_of_a_series_are_what_measuring_the_same_prompts_under_the
                     shape = (3, len(places))
                     for score, values in (("tuco", measured.tuco), ("output_co", measured.output_co)):
                         assert found[name][score] == pytest.approx(np.reshape(values, shape), rel=2e-4)
-    assert set(result.null_frame()["n"]) == {5}
+    assert set(result.null_frame()["n"]) == {9}
 
 
 def test_null_controls_of_a_series_are_no_more_prompts_than_asked_for(demo: ModelPair) -> None:

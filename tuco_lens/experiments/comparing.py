@@ -40,7 +40,7 @@ class NullOptions:
     """Seeds of each control that changes the model; 0 leaves these controls out."""
     limit: int = 100
     """Most prompts per group that they are measured on, evenly spaced over the group; in all in `many_shot` and
-    `output_co`, which ask one final question in five under them."""
+    `output_co`, which ask every second final question under them."""
 
     def as_parameters(self) -> dict[str, int]:
         """The options that decide the numbers, for `ExperimentSettings.parameters`."""

@@ -27,8 +27,9 @@ AnswerIds = Sequence[Sequence[tuple[int, int]]]
 """Token ids of the answer that is counted and of the other one, for every prompt, [x, prompt]."""
 Column = Sequence["Prompt | None"]
 """One final question at every number, [x]."""
-NULL_SHARE: Final = 5
-"""Of the final questions of each set one in so many is asked under null controls, at least one: prompts are long."""
+NULL_SHARE: Final = 2
+"""Of the final questions of each set one in so many is asked under null controls: prompts are long, and a mean over a
+few of them is no surer than the change that it is held against (docs/design.md)."""
 NULL_CHUNK: Final = 16
 """Final questions under a null control per step of the journal; to make the control costs as much as a few of them."""
 

@@ -64,7 +64,7 @@ def many_shot(
         seed: of the draw of final questions and of the shots of each; a prompt has the first k of these shots.
         system: system prompt of every chat.
         shots: numbers of shots from 1 to 128, ascending; prompts that do not fit the context give NaN.
-        nulls: the null controls, on one final question in five, and at most `nulls.limit` prompts in all.
+        nulls: the null controls, on every second final question, and at most `nulls.limit` prompts in all.
         run: where the result goes, and whether to resume.
 
     Raises:

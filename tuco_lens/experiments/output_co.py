@@ -71,7 +71,7 @@ def output_co(
         seed: of the order of the refused questions, drawn for each final one; a prompt has the first k of them.
         system: system prompt of every chat.
         counts: numbers of refused questions from 1 to 40, ascending; prompts that do not fit the context give NaN.
-        nulls: the null controls, on one final question in five, and at most `nulls.limit` prompts in all.
+        nulls: the null controls, on every second final question, and at most `nulls.limit` prompts in all.
         run: where the result goes, and whether to resume.
 
     Raises:

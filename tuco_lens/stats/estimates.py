@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -84,10 +85,16 @@ def rate_interval(k: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[fl
     Raises:
         InputError: if there is nothing to take a share of, or `k` is not in 0 … `n`.
     """
-    from scipy.stats import binomtest
-
     if n < 1 or not 0 <= k <= n:
         raise InputError(f"no share of {k} in {n}", "it takes one or more cases", "give 0 ≤ k ≤ n with n of at least 1")
+    return _wilson(k, n, confidence)
+
+
+@lru_cache(maxsize=1 << 14)
+def _wilson(k: int, n: int, confidence: float) -> tuple[float, float]:
+    """Kept, since scipy tests a hypothesis before it gives the interval, and a page of ROC bands asks for thousands."""
+    from scipy.stats import binomtest
+
     interval: Any = binomtest(k, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
