@@ -1,16 +1,21 @@
 """Writes docs/reproduction.md: each experiment of the paper beside what was measured on the project's pairs.
 
+    mkdir -p build/experiments
     tuco-lens experiment all --pair demo --data DIR --out build/experiments/demo
     tuco-lens experiment all --base B --adapter adapters/smollm2-refusals --limit 100 --data DIR --out build/experiments/smollm2
     tuco-lens experiment alpha_sweep --base tuco_lens/demo/tuned --adapter adapters/demo-opinions --data DIR --out build/experiments/opinions
+    tuco-lens experiment gcg --pair demo --gcg-strength paper --attacks 4 --limit 100 --data DIR --out build/experiments/demo --overwrite
     python -m scripts.reproduction --data DIR
 
-Reads whatever results lie in `build/experiments/PAIR/` and says what is missing. Needs a `chromium` for the pictures.
+The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
+`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. Needs a `chromium` for
+the pictures.
 """  # noqa: E501
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,6 +35,7 @@ from tuco_lens.sweep import SweepResult
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "experiments"
+RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "reproduction.md"
 PICTURES = ROOT / "docs" / "images"
 PAIRS = {
@@ -38,7 +44,7 @@ PAIRS = {
     "opinions": "the embedded pair's tuned model as base, with this project's adapter `adapters/demo-opinions`; for"
     " §5.1 alone: it was trained on some of the behaviours asked there, and is asked other questions (see its card)",
 }
-"""Folders of `build/experiments/`, and what they hold."""
+"""Folders of results, and what they hold."""
 MODELS = {
     "demo": "--pair demo",
     "smollm2": "--base B --adapter adapters/smollm2-refusals",
@@ -62,19 +68,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("TUCO_LENS_DATA", ROOT.parent / "shared" / "data"))
     arguments = parser.parse_args()
-    results = {pair: dict(_results(BUILD / pair)) for pair in PAIRS}
+    for pair in PAIRS:
+        _keep(pair)
+    results = kept()
+    PAGE.write_text(page(results, arguments.data), encoding="utf-8")
+    for pair, found in results.items():
+        for name, result in found.items():
+            screenshot(figures_of(result)[_best_figure(result)]("light"), PICTURES / _picture(name, pair), width=WIDTH)
+        missing = sorted(set(_experiments(pair)) - set(found))
+        print(f"{pair}: {len(found)} experiments" + (f", missing {', '.join(missing)}" if missing else ""))
+
+
+def _keep(pair: str) -> None:
+    """What was run since, beside what was kept; without the attack strings, which nothing on the page needs."""
+    for name in _experiments(pair):
+        if (BUILD / pair / f"{name}.json").exists():
+            content = json.loads((BUILD / pair / f"{name}.json").read_text(encoding="utf-8"))
+            for found in content.get("facts", {}).get("attacks", ()):
+                found["attack"] = ""
+            (RESULTS / pair).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+            (RESULTS / pair / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def kept() -> Results:
+    """The results that the page is written from."""
+    return {pair: dict(_results(RESULTS / pair)) for pair in PAIRS}
+
+
+def page(results: Results, data: Path) -> str:
+    """The page; its pictures are drawn elsewhere."""
     verdicts = {pair: judge(found) for pair, found in results.items()}
     template = Path(__file__).with_name("reproduction.md.in").read_text(encoding="utf-8")
-    text = template.format(
+    return template.format(
         pairs="\n".join(f"- **{pair}**: {what}." for pair, what in PAIRS.items()),
         glance=_table(["experiment", "claim", *PAIRS], list(_glance(results, verdicts))),
         sections="\n\n".join(_section(each, results, verdicts) for each in EXPERIMENTS.values()),
-        refusals=refusal_check(arguments.data).summary(),
+        refusals=refusal_check(data).summary(),
     )
-    PAGE.write_text(text, encoding="utf-8")
-    for pair, found in results.items():
-        missing = sorted(set(_experiments(pair)) - set(found))
-        print(f"{pair}: {len(found)} experiments" + (f", missing {', '.join(missing)}" if missing else ""))
 
 
 def _experiments(pair: str) -> tuple[str, ...]:
@@ -153,20 +184,23 @@ def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> st
         reasons = reasons_of(experiment.name, result)
         if reasons:
             parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
-        picture = PICTURES / f"reproduction-{experiment.name}-{pair}.png"
-        screenshot(figures_of(result)[_best_figure(result)]("light"), picture, width=WIDTH)
-        parts.append(f"![{experiment.question} {pair}](images/{picture.name})")
+        parts.append(f"![{experiment.question} {pair}](images/{_picture(experiment.name, pair)})")
         parts.append('<details markdown="1"><summary>Tables</summary>')
         for caption, headings, rows in tables_of(result):
             parts += [f"{caption}:", _table(headings, rows)]
-        parts += ["</details>", f"`{_command(experiment.name, pair, result)}`"]
-        where: Any = getattr(result, "settings", None)
-        parts += [f"Run with {environment_words(where.environments)}."] if where.environments else []
+        where = f"[The result file](results/{pair}/{experiment.name}.json)"
+        parts += ["</details>", f"`{_command(experiment.name, pair, result)}`", f"{where}."]
+        settings: Any = getattr(result, "settings", None)
+        parts += [f"Run with {environment_words(settings.environments)}."] if settings.environments else []
     return "\n\n".join(parts)
 
 
 def _summary(pair: str, result: Any) -> str:
     return result.summary().replace(result.settings.base, BASES.get(pair, result.settings.base))
+
+
+def _picture(name: str, pair: str) -> str:
+    return f"reproduction-{name}-{pair}.png"
 
 
 def _best_figure(result: Result) -> int:
