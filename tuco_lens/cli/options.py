@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, cast
 
 import typer
@@ -161,6 +161,20 @@ def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
 
     options = [_option(name, kind, default) for name, (kind, default) in _READING.items()]
     return _replaced("reading", reading, options, [], command)
+
+
+def takes(place: str, options: Mapping[str, tuple[Any, Any]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command options that it shares with another, with kind and default; its own parameter `place` gets them.
+
+    Args:
+        place: name of that parameter, a dictionary.
+        options: by name.
+    """
+
+    def taken(given: dict[str, Any]) -> dict[str, Any]:
+        return {name: given.pop(name) for name in options}
+
+    return functools.partial(_replaced, place, taken, [_option(name, *each) for name, each in options.items()], [])
 
 
 def names_in(words: Sequence[str] | None) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from tuco_lens.cli.options import (
     OverwriteOption,
     ProgressOption,
     ResumeOption,
+    takes,
     takes_loading,
     takes_reading,
 )
@@ -73,8 +74,27 @@ TokenizerOption = Annotated[
     str | None, typer.Option("--tokenizer", metavar="T", help="One tokenizer for all: hub id or local directory.")
 ]
 
+_MEASURING: Final = {
+    "truncate": (TruncateOption, None),
+    "norm": (NormOption, "l1"),
+    "drift": (DriftOption, False),
+    "keep": (KeepOption, None),
+    "tokenizer": (TokenizerOption, None),
+    "batch_size": (BatchOption, 64),
+}
+_RUN: Final = {
+    "on_error": (OnErrorOption, "stop"),
+    "rows": (RowsOption, "jsonl"),
+    "resume": (ResumeOption, False),
+    "overwrite": (OverwriteOption, False),
+    "progress": (ProgressOption, True),
+}
+"""What both commands take, by name: kind and default."""
 
+
+@takes("run", _RUN)
 @takes_loading
+@takes("measuring", _MEASURING)
 @takes_reading
 def compare(
     *,
@@ -90,18 +110,9 @@ def compare(
     prompt: PromptOption = None,
     out: OutOption = None,
     reading: dict[str, Any],
-    truncate: TruncateOption = None,
-    norm: NormOption = "l1",
-    drift: DriftOption = False,
-    keep: KeepOption = None,
-    tokenizer: TokenizerOption = None,
-    batch_size: BatchOption = 64,
-    on_error: OnErrorOption = "stop",
-    rows: RowsOption = "jsonl",
+    measuring: dict[str, Any],
     loading: dict[str, Any],
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    progress: ProgressOption = True,
+    run: dict[str, Any],
 ) -> None:
     """Compare several tunes of one base on the same prompts.
 
@@ -111,27 +122,17 @@ def compare(
     named = _named([*(adapter or ()), *(tuned or ())])
     groups = _groups(prompts, prompt, reading)
     folder = _required(base, named, out)
-    kept = keep or _kept(groups)
+    kept = measuring["keep"] or _kept(groups)
     from tuco_lens.tunes.compare import compare as compared
 
-    options: dict[str, Any] = {**reading, **loading, "truncate": truncate, "norm": norm, "drift": drift, "keep": kept}
-    options |= {"tokenizer": tokenizer, "batch_size": batch_size}
-    found = compared(
-        base,
-        named,
-        groups,
-        on_error=on_error,
-        out=folder,
-        rows=rows,
-        resume=resume,
-        overwrite=overwrite,
-        progress=progress,
-        **options,
-    )
+    options: dict[str, Any] = {**reading, **loading, **measuring, "keep": kept}
+    found = compared(base, named, groups, out=folder, **run, **options)
     _finish(found, found, folder, kept, title="Tunes compared")
 
 
+@takes("run", _RUN)
 @takes_loading
+@takes("measuring", _MEASURING)
 @takes_reading
 def trajectory(
     *,
@@ -148,18 +149,9 @@ def trajectory(
     prompt: PromptOption = None,
     out: OutOption = None,
     reading: dict[str, Any],
-    truncate: TruncateOption = None,
-    norm: NormOption = "l1",
-    drift: DriftOption = False,
-    keep: KeepOption = None,
-    tokenizer: TokenizerOption = None,
-    batch_size: BatchOption = 64,
-    on_error: OnErrorOption = "stop",
-    rows: RowsOption = "jsonl",
+    measuring: dict[str, Any],
     loading: dict[str, Any],
-    resume: ResumeOption = False,
-    overwrite: OverwriteOption = False,
-    progress: ProgressOption = True,
+    run: dict[str, Any],
 ) -> None:
     """Follow TuCo over the checkpoints of a training run; step 0 is the base.
 
@@ -168,23 +160,11 @@ def trajectory(
     """
     groups = _groups(prompts, prompt, reading)
     folder = _required(base, checkpoints, out)
-    kept = keep or _kept(groups)
+    kept = measuring["keep"] or _kept(groups)
     from tuco_lens.tunes.trajectory import trajectory as followed
 
-    options: dict[str, Any] = {**reading, **loading, "truncate": truncate, "norm": norm, "drift": drift, "keep": kept}
-    options |= {"tokenizer": tokenizer, "batch_size": batch_size}
-    found = followed(
-        base,
-        checkpoints or (),
-        groups,
-        on_error=on_error,
-        out=folder,
-        rows=rows,
-        resume=resume,
-        overwrite=overwrite,
-        progress=progress,
-        **options,
-    )
+    options: dict[str, Any] = {**reading, **loading, **measuring, "keep": kept}
+    found = followed(base, checkpoints or (), groups, out=folder, **run, **options)
     _finish(found, found.compared(), folder, kept, title="TuCo over training steps")
 
 
