@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("TUCO_LENS_DATA", ROOT.parent / "shared" / "data"))
     arguments = parser.parse_args()
     for pair in PAIRS:
-        _keep(pair)
+        keep(pair)
     results = kept()
     PAGE.write_text(page(results, arguments.data), encoding="utf-8")
     for pair, found in results.items():
@@ -79,7 +79,7 @@ def main() -> None:
         print(f"{pair}: {len(found)} experiments" + (f", missing {', '.join(missing)}" if missing else ""))
 
 
-def _keep(pair: str) -> None:
+def keep(pair: str) -> None:
     """What was run since, beside what was kept; without the attack strings, which nothing on the page needs."""
     for name in _experiments(pair):
         if (BUILD / pair / f"{name}.json").exists():

@@ -250,6 +250,7 @@ WAYS: dict[str, Training] = {
     "bfloat16 autocast, LoRA": Training(lora=True, arguments={"bf16": True}),
     "a resized vocabulary": Training(make=_resized),
     "NEFTune": Training(arguments={"neftune_noise_alpha": 5.0}),
+    "torch.compile, LoRA": Training(lora=True, arguments={"torch_compile": True, "torch_compile_backend": "eager"}),
     "a scheduler of the whole run": Training(arguments={"lr_scheduler_type": "cosine", "warmup_steps": 2}),
 }
 
