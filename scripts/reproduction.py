@@ -8,8 +8,8 @@
     python -m scripts.reproduction --data DIR
 
 The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
-`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. Needs a `chromium` for
-the pictures.
+`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. `NAME.json.partial` there is the journal of a run that was left: in `build/`, with
+`--resume` and B as it names it, it goes on. Needs a `chromium` for the pictures.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -80,12 +80,13 @@ def main() -> None:
 
 
 def keep(pair: str) -> None:
-    """What was run since, beside what was kept; without the attack strings, which nothing on the page needs."""
+    """What was run since, beside what was kept; without attack strings and folders, which nothing on the page needs."""
     for name in _experiments(pair):
         if (BUILD / pair / f"{name}.json").exists():
             content = json.loads((BUILD / pair / f"{name}.json").read_text(encoding="utf-8"))
             for found in content.get("facts", {}).get("attacks", ()):
                 found["attack"] = ""
+            content.get("settings", {}).update({"base": BASES[pair]} if pair in BASES else {})
             (RESULTS / pair).mkdir(parents=True, exist_ok=True)
             text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
             (RESULTS / pair / f"{name}.json").write_text(text + "\n", encoding="utf-8")
