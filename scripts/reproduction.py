@@ -8,8 +8,9 @@
     python -m scripts.reproduction --data DIR
 
 The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
-`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. `NAME.json.partial` there is the journal of a run that was left: in `build/`, with
-`--resume` and B as it names it, it goes on. Needs a `chromium` for the pictures.
+`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. `NAME.json.partial` there
+is the journal of a run that was left: in `build/`, with `--resume` and B as it names it, it goes on. Needs a `chromium`
+for the pictures.
 """  # noqa: E501
 
 from __future__ import annotations
