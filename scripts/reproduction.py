@@ -8,9 +8,9 @@
     python -m scripts.reproduction --data DIR
 
 The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
-`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. `NAME.json.partial` there
-is the journal of a run that was left: in `build/`, with `--resume` and B as it names it, it goes on. Needs a `chromium`
-for the pictures.
+`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. The journals of runs that
+were left are in `scripts/reproduction_journals/`: from `build/experiments/`, with `--resume` and B as they name it, the
+runs go on. Needs a `chromium` for the pictures.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def keep(pair: str) -> None:
             content = json.loads((BUILD / pair / f"{name}.json").read_text(encoding="utf-8"))
             for found in content.get("facts", {}).get("attacks", ()):
                 found["attack"] = ""
-            content.get("settings", {}).update({"base": BASES[pair]} if pair in BASES else {})
+            content["settings"]["base"] = BASES.get(pair, content["settings"]["base"])
             (RESULTS / pair).mkdir(parents=True, exist_ok=True)
             text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
             (RESULTS / pair / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -182,7 +182,7 @@ def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> st
             parts.append("Not run on this pair.")
             continue
         parts.append("\n".join(f"- {each.line}" for each in verdicts[pair][experiment.name] if each.is_papers))
-        parts.append(_summary(pair, result))
+        parts.append(result.summary())
         reasons = reasons_of(experiment.name, result)
         if reasons:
             parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
@@ -195,10 +195,6 @@ def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> st
         settings: Any = getattr(result, "settings", None)
         parts += [f"Run with {environment_words(settings.environments)}."] if settings.environments else []
     return "\n\n".join(parts)
-
-
-def _summary(pair: str, result: Any) -> str:
-    return result.summary().replace(result.settings.base, BASES.get(pair, result.settings.base))
 
 
 def _picture(name: str, pair: str) -> str:

@@ -34,11 +34,15 @@ def test_what_was_run_since_is_kept_without_its_attack_strings(tmp_path: Path, m
     monkeypatch.setattr(reproduction, "BUILD", tmp_path / "build")
     monkeypatch.setattr(reproduction, "RESULTS", tmp_path / "results")
     (tmp_path / "build" / "demo").mkdir(parents=True)
-    content = {"facts": {"attacks": [{"attack": "x y z", "loss": 1.5}, {"attack": "z", "loss": 0.25}]}}
+    content = {
+        "settings": {"base": "b"},
+        "facts": {"attacks": [{"attack": "x y z", "loss": 1.5}, {"attack": "z", "loss": 0.25}]},
+    }
     (tmp_path / "build" / "demo" / "gcg.json").write_text(json.dumps(content), encoding="utf-8")
     reproduction.keep("demo")
     kept = tmp_path / "results" / "demo" / "gcg.json"
     assert json.loads(kept.read_text(encoding="utf-8")) == {
-        "facts": {"attacks": [{"attack": "", "loss": 1.5}, {"attack": "", "loss": 0.25}]}
+        "settings": {"base": "b"},
+        "facts": {"attacks": [{"attack": "", "loss": 1.5}, {"attack": "", "loss": 0.25}]},
     }
     assert [path.name for path in kept.parent.iterdir()] == ["gcg.json"]

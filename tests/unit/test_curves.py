@@ -115,6 +115,9 @@ def test_null_controls_are_grey_bands() -> None:
     figure = curves(nulls=(null,)).figure()
     assert areas(figure)[0].fillcolor == LOOKS["light"].quiet
     assert areas(figure)[0].name == "null, noise (n = 3)"
+    other = Curve("shuffled", X, [0.4] * 4, low=[0.3] * 4, high=[0.5] * 4, n=3)
+    shapes = [area.fillpattern.shape for area in areas(curves(nulls=(null, other)).figure())[:2]]
+    assert shapes == [None, "/"], "two in the same grey could not be told apart"
     with pytest.raises(InputError, match="has no band"):
         curves(nulls=(curve(low=None, high=None),))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -45,6 +45,10 @@ class NullOptions:
     def as_parameters(self) -> dict[str, int]:
         """The options that decide the numbers, for `ExperimentSettings.parameters`."""
         return {"null_seeds": self.seeds, "null_limit": self.limit}
+
+    def within(self, limit: int | None) -> NullOptions:
+        """These, on no more prompts than a run that is limited is asked for; the same without a limit."""
+        return self if limit is None else replace(self, limit=min(self.limit, limit))
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,14 @@ def many_shot(
         seed: of the draw of final questions and of the shots of each; a prompt has the first k of these shots.
         system: system prompt of every chat.
         shots: numbers of shots from 1 to 128, ascending; prompts that do not fit the context give NaN.
-        nulls: the null controls, on every second final question, and at most `nulls.limit` prompts in all.
+        nulls: the null controls, on every second final question, and at most `nulls.limit` or `limit` prompts in all.
         run: where the result goes, and whether to resume.
 
     Raises:
         InputError: if the data is missing, the numbers are not ascending from 1 to 128, or no prompt fits the context.
         OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
+    few = nulls.within(limit)
     numbers = list(shots)
     if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 1 or numbers[-1] > max(SHOTS):
         raise InputError("shots", f"they are {numbers}", f"give ascending numbers from 1 to {max(SHOTS)}")
@@ -87,7 +88,7 @@ def many_shot(
         "many_shot",
         pair,
         data={questions.name: questions.checksum},
-        parameters={"limit": limit, "system": system, "shots": numbers, **nulls.as_parameters()},
+        parameters={"limit": limit, "system": system, "shots": numbers, **few.as_parameters()},
         seed=seed,
     )
     return measure_growing(
@@ -98,7 +99,7 @@ def many_shot(
         sets,
         settings,
         run=run,
-        nulls=nulls,
+        nulls=few,
         answers=answers,
         answer_score=HARMFUL,
         facts={"paper": PAPER},

@@ -71,19 +71,20 @@ def output_co(
         seed: of the order of the refused questions, drawn for each final one; a prompt has the first k of them.
         system: system prompt of every chat.
         counts: numbers of refused questions from 1 to 40, ascending; prompts that do not fit the context give NaN.
-        nulls: the null controls, on every second final question, and at most `nulls.limit` prompts in all.
+        nulls: the null controls, on every second final question, and at most `nulls.limit` or `limit` prompts in all.
         run: where the result goes, and whether to resume.
 
     Raises:
         InputError: if the numbers are not ascending from 1 to 40, or no prompt fits the context.
         OutputError: if `run.out` cannot be written, exists without `resume` or `overwrite`, or belongs to another run.
     """
+    few = nulls.within(limit)
     numbers = list(counts)
     if not numbers or numbers != sorted(set(numbers)) or not 1 <= numbers[0] <= numbers[-1] <= len(REFUSED):
         raise InputError("counts", f"they are {numbers}", f"give ascending numbers from 1 to {len(REFUSED)}")
     final = FINAL[:limit]
     grid = [[_prompt(pair, i, asked, k, seed, system) for i, asked in enumerate(final)] for k in numbers]
-    parameters = {"limit": limit, "system": system, "counts": numbers, **nulls.as_parameters()}
+    parameters = {"limit": limit, "system": system, "counts": numbers, **few.as_parameters()}
     return measure_growing(
         pair,
         "TuCo and OutputCo",
@@ -92,7 +93,7 @@ def output_co(
         {"questions": grid},
         settings_of("output_co", pair, data={}, parameters=parameters, seed=seed),
         run=run,
-        nulls=nulls,
+        nulls=few,
         null_scores=("tuco", "output_co"),
         facts={"paper": PAPER},
     )

@@ -67,18 +67,19 @@ class BaseModel:
         """
         from tuco_lens.models.tokenizer import tokenizer_of
 
-        found = None if tune is None else tokenizer_of(self._opened(tune), self.options)
+        found = None if tune is None else tokenizer_of(self.opened(tune), self.options)
         found = self.tokenizer if found is None else found
         if found is None:
             names = " nor ".join(repr(name) for name in (*([] if tune is None else [name_of(tune)]), self.name))
             raise LoadError("cannot find a tokenizer", f"there is none with {names}", "give one as tokenizer=")
         return found
 
-    def require_opens(self, tune: Any) -> None:
-        """Raises `LoadError` if a tune cannot be loaded, as far as that shows without its weights."""
-        self._opened(tune)
+    def opened(self, tune: Any) -> Source:
+        """Where a tune lies.
 
-    def _opened(self, tune: Any) -> Source:
+        Raises:
+            LoadError: if it cannot be loaded, as far as that shows without its weights.
+        """
         from tuco_lens.models.adapter import open_adapter
         from tuco_lens.models.checks import require_same_structure
         from tuco_lens.models.sources import read_config, resolve_source

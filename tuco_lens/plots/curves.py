@@ -25,6 +25,7 @@ from tuco_lens.plots.lines import (
     band,
     legend_below,
     line_style,
+    null_style,
     shown_name,
     title_lines,
 )
@@ -174,8 +175,8 @@ class Curves(Statistic):
         yield from self._curve_traces(colours)
 
     def _null_traces(self, colours: Look) -> Iterator[go.Scatter]:
-        for null in self.nulls:
-            options: dict[str, Any] = {"name": f"null, {null.legend}", "showlegend": True}
+        for i, null in enumerate(self.nulls):
+            options: dict[str, Any] = {"name": f"null, {null.legend}", "showlegend": True, **null_style(i)}
             yield band(*_ends(null), colours.quiet, colours, **options)
 
     def _curve_traces(self, colours: Look) -> Iterator[go.Scatter]:

@@ -19,6 +19,8 @@ NAME_CHARACTERS: Final = 28
 MAX_BANDS: Final = 7
 """Most lines that get a band; with more the bands hide each other, and the intervals are in the hover text alone."""
 DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
+HATCHES: Final = ("/", "\\", ".")
+"""Of null controls behind the first."""
 TITLE_CHARACTERS: Final = 42
 """Length at which a title goes on below."""
 LEGEND_CHARACTERS: Final = 52
@@ -37,6 +39,13 @@ def line_style(index: int, look: Look) -> LineStyle:
     """The style of a figure's line number `index`: every colour once, then again with other dashes."""
     colours = look.colorway
     return {"color": colours[index % len(colours)], "dash": DASHES[index // len(colours) % len(DASHES)]}
+
+
+def null_style(index: int) -> dict[str, Any]:
+    """Options of `band` for null control number `index`: behind the first hatched, which tells them where they meet."""
+    if not index:
+        return {}
+    return {"fillpattern": {"shape": HATCHES[(index - 1) % len(HATCHES)], "size": 7, "solidity": 0.25}, "opacity": 0.35}
 
 
 def shown_name(name: str) -> str:

@@ -14,7 +14,16 @@ from tuco_lens.brief import Brief
 from tuco_lens.errors import InputError
 from tuco_lens.plots.display import Figure
 from tuco_lens.plots.labels import readable
-from tuco_lens.plots.lines import as_float32, band, legend_below, legend_text, line_style, shown_name, title_lines
+from tuco_lens.plots.lines import (
+    as_float32,
+    band,
+    legend_below,
+    legend_text,
+    line_style,
+    null_style,
+    shown_name,
+    title_lines,
+)
 from tuco_lens.plots.statistic import Statistic, set_title
 from tuco_lens.plots.template import Look, Theme, look
 from tuco_lens.stats import (
@@ -33,8 +42,6 @@ from tuco_lens.stats import (
 MAX_ROC_BANDS: Final = 3
 """With more scores than these, the first one alone has its band drawn."""
 NULL_POINTS: Final = 101
-HATCHES: Final = ("/", "\\", ".")
-"""Of null controls behind the first."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +152,7 @@ class Roc(Statistic):
 
     def _null_traces(self, colours: Look) -> Iterator[go.Scatter]:
         for i, null in enumerate(self.nulls):
-            options: dict[str, Any] = {"name": null.legend, "showlegend": True}
-            if i:  # hatched, so that it is told from the first one where they overlap
-                options |= {"fillpattern": {"shape": HATCHES[(i - 1) % len(HATCHES)], "size": 7, "solidity": 0.25}}
-                options |= {"opacity": 0.35}
+            options: dict[str, Any] = {"name": null.legend, "showlegend": True, **null_style(i)}
             if null.n_runs == 1:  # whose band has no width
                 dash = ("solid", "dot")[i % 2]
                 options |= {"opacity": 1, "line": {"width": 1.5, "color": colours.quiet, "dash": dash}}

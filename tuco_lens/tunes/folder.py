@@ -69,14 +69,14 @@ def load_measurement(folder: Path, entry: Mapping[str, str]) -> Measurement:
 
 
 def write_index(path: Path, kind: str, content: Mapping[str, Any]) -> Path:
-    """Writes the index of a folder: `content` are JSON values.
+    """Writes the index of a folder: `content` are JSON values, with an entry for each tune in "tunes".
 
-    Measurements that only an index that was there before names are removed: no index would ever name them.
+    Measurements that the index before it names, and this one does not, are removed: no index would name them again.
     """
     stored = to_json({"format": FORMAT, "kind": kind, **content})
-    before = _files_named(path, kind)
+    left = _files_named(path, kind) - {entry["file"] for entry in content["tunes"].values()}
     write_whole(path, json.dumps(stored, indent=1, allow_nan=False) + "\n")
-    for name in before - _files_named(path, kind):
+    for name in left:
         with output_errors(path):
             (path.parent / MEASUREMENTS / name).unlink(missing_ok=True)
     return path
@@ -87,7 +87,7 @@ def _files_named(path: Path, kind: str) -> set[str]:
     try:
         tunes = read_index(path, kind)[1]["tunes"]
         names = {str(entry["file"]) for entry in tunes.values()}
-    except (InputError, LookupError, TypeError, AttributeError):
+    except (InputError, LookupError, TypeError, AttributeError):  # whatever is replaced need not be whole
         return set()
     return {name for name in names if Path(name).name == name and name.endswith(".safetensors")}
 

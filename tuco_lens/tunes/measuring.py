@@ -203,7 +203,7 @@ class _Tunes:
         if named is None:
             return base.tokenizer_with(None if isinstance(tune, TheBase) else tune)
         if not isinstance(tune, TheBase):
-            base.require_opens(tune)
+            base.opened(tune)
         return self.tokenizer if self.tokenizer is not None else base.named_tokenizer(named)
 
     def _read(self, tokenizer: Any) -> Iterator[Prompt]:
