@@ -14,7 +14,8 @@ BRIDGE_INSTALLED := $(BRIDGE_VENV)/.installed
 # A worker per core, and each file of tests in one worker: its models and its browser are made once. The files go out in
 # the order of tests/conftest.py, which begins with those that take longest.
 WORKERS := -n auto --dist loadfile --no-loadscope-reorder
-PIP_INSTALL := -m pip install --disable-pip-version-check
+# Byte code is written when a module is first imported: what is installed is mostly never imported.
+PIP_INSTALL := -m pip install --disable-pip-version-check --no-compile
 BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/[!_]*.py)))
 
 .DEFAULT_GOAL := help
@@ -36,8 +37,8 @@ test-all: $(INSTALLED) ## and those few: notebooks, JupyterLab, all pages of the
 quick: $(INSTALLED) ## what needs no model: for the inner loop
 	$(BIN)/python -m pytest -q $(WORKERS) -m "not slow and not browser" tests/unit
 
-test-bridge: $(BRIDGE_INSTALLED) ## the bridge part of the suite, on transformer-lens 4.3.0
-	$(BRIDGE_VENV)/bin/python -m pytest -q $(WORKERS) -m bridge
+test-bridge: $(BRIDGE_INSTALLED) ## the bridge part of the suite but for the slow tests, on transformer-lens 4.3.0
+	$(BRIDGE_VENV)/bin/python -m pytest -q $(WORKERS) -m "bridge and not slow"
 
 check: $(INSTALLED) ## lint, format, types, the arrows between the rooms, and that every test file can be imported
 	$(BIN)/ruff check .

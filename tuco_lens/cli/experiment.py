@@ -46,7 +46,7 @@ NAMES: Final = (
 """The experiments, in the order of the paper; those of `experiments/registry.py`, which is slow to import."""
 HARMFUL: Final = ("gcg", "conjugate", "many_shot", "jailbreak_success", ALL)
 """Experiments that measure harmful text."""
-PROMPTS_PER_ATTACK: Final = 10
+PROMPTS_PER_ATTACK: Final = 20
 """Of a limited run, where the search for eleven strings would take longer than all the rest."""
 ATTACKS_DEFAULT: Final = f"11; with --limit, one for {PROMPTS_PER_ATTACK} prompts"
 
