@@ -116,6 +116,7 @@ def train(name, seed):
         save_steps=10,
         seed=seed,
         use_cpu=True,
+        bf16=False,  # TRL trains in bfloat16 by default, which most CPUs only emulate
         report_to=[],
         disable_tqdm=True,
     )

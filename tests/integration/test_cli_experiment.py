@@ -17,7 +17,7 @@ from tuco_lens.experiments import registry
 from tuco_lens.experiments.report import write_experiments
 from tuco_lens.pair import ModelPair
 
-pytestmark = [pytest.mark.bridge, pytest.mark.usefixtures("known_pair_as_demo")]
+pytestmark = pytest.mark.usefixtures("known_pair_as_demo")
 
 
 @pytest.fixture(scope="module")

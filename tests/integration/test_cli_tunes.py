@@ -17,7 +17,6 @@ from tuco_lens.cli.app import run
 from tuco_lens.tunes.page import write_page
 
 pytestmark = [
-    pytest.mark.bridge,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::tuco_lens.models.loading.AdapterNotice"),
 ]

@@ -327,6 +327,7 @@ def test_a_driver_killed_at_any_time_is_resumed_by_workers_or_alone(tmp_path: Pa
             wait_for_growth(process, journal, journal.stat().st_size if journal.exists() else 0)
         else:
             time.sleep(2)  # while it starts
+        assert process.poll() is None, process.communicate()
         below = workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()

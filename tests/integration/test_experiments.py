@@ -56,7 +56,6 @@ from tuco_lens.experiments.words import series_reach
 from tuco_lens.prompts.prompt import make_prompt
 from tuco_lens.runs.environment import OtherEnvironmentWarning
 
-pytestmark = pytest.mark.bridge
 QUICK = AttackOptions(n_strings=2, gcg=GcgSettings(n_tokens=4, steps=2, n_candidates=8, top_k=8))
 FEW_NULLS = NullOptions(seeds=1, limit=6)
 

@@ -33,7 +33,6 @@ from tuco_lens.models.loading import AdapterNotice
 from tuco_lens.models.sources import quiet_libraries
 
 pytestmark = [
-    pytest.mark.bridge,
     pytest.mark.filterwarnings("ignore::tuco_lens.models.loading.AdapterNotice"),
     pytest.mark.usefixtures("one_thread"),
 ]
