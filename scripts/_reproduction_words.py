@@ -18,7 +18,7 @@ import numpy as np
 
 from tuco_lens.experiments import Comparison, Series
 from tuco_lens.experiments.comparison import Contrast
-from tuco_lens.experiments.gcg import ATTACKED, NOT_IN_PAPER, PLAIN, RANDOM
+from tuco_lens.experiments.gcg import ATTACKED, PLAIN, RANDOM
 from tuco_lens.experiments.nulls import MEANING
 from tuco_lens.experiments.registry import Result
 from tuco_lens.experiments.scores import BASELINES, LABELS
@@ -118,9 +118,8 @@ def _change(result: Series, score: str) -> Any:
 
 def _contrast(result: Comparison, contrast: Contrast) -> Claim:
     row = result.table[(result.table["contrast"] == contrast.name) & (result.table["score"] == "tuco")].iloc[0]
-    is_papers = contrast.paper != NOT_IN_PAPER
-    judged = partial(_contrast_verdict if is_papers else _own_verdict, result, contrast)
-    return Claim(contrast.name, (float(row["p"]),), judged, is_papers)
+    judged = partial(_contrast_verdict if contrast.is_papers else _own_verdict, result, contrast)
+    return Claim(contrast.name, (float(row["p"]),), judged, contrast.is_papers)
 
 
 def _contrast_verdict(result: Comparison, contrast: Contrast, p: Sequence[float]) -> str:
@@ -198,7 +197,7 @@ def _steering(result: SweepResult) -> Claim:
 def _comparison_reasons(result: Comparison) -> Iterator[str]:
     for contrast in result.contrasts:
         found = verdict(result, contrast)
-        if contrast.paper == NOT_IN_PAPER or found == BEYOND_NULLS or found.startswith("undefined"):
+        if not contrast.is_papers or found == BEYOND_NULLS or found.startswith("undefined"):
             continue
         yield from _null_reasons(result, contrast)
         yield from _baseline_reasons(result, contrast)

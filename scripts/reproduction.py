@@ -4,7 +4,7 @@
     tuco-lens experiment all --pair demo --data DIR --out build/experiments/demo
     tuco-lens experiment all --base B --adapter adapters/smollm2-refusals --limit 100 --data DIR --out build/experiments/smollm2
     tuco-lens experiment alpha_sweep --base tuco_lens/demo/tuned --adapter adapters/demo-opinions --data DIR --out build/experiments/opinions
-    tuco-lens experiment gcg --pair demo --gcg-strength paper --attacks 4 --limit 100 --data DIR --out build/experiments/demo --overwrite
+    tuco-lens experiment gcg --pair demo --gcg-strength paper --attacks 4 --limit 100 --data DIR --out build/experiments/demo --overwrite  # 4 to 8 hours
     python -m scripts.reproduction --data DIR
 
 The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts._reproduction_words import Judged, direction, judge, reasons_of
 from scripts._screenshot import screenshot
@@ -29,10 +29,15 @@ from tuco_lens.cli.experiment import limited_attacks
 from tuco_lens.experiments import Comparison, NullOptions, Series
 from tuco_lens.experiments.refusal_check import refusal_check
 from tuco_lens.experiments.registry import EXPERIMENTS, Experiment, Result
-from tuco_lens.experiments.report import figures_of
+from tuco_lens.experiments.report import figures_of, search_figures
 from tuco_lens.experiments.tables import interval, tables_of
 from tuco_lens.runs.environment import environment_words
 from tuco_lens.sweep import SweepResult
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from tuco_lens.plots.template import Theme
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "experiments"
@@ -75,7 +80,8 @@ def main() -> None:
     PAGE.write_text(page(results, arguments.data), encoding="utf-8")
     for pair, found in results.items():
         for name, result in found.items():
-            screenshot(figures_of(result)[_best_figure(result)]("light"), PICTURES / _picture(name, pair), width=WIDTH)
+            for picture, figure in _pictures(name, pair, result).items():
+                screenshot(figure("light"), PICTURES / picture, width=WIDTH)
         missing = sorted(set(_experiments(pair)) - set(found))
         print(f"{pair}: {len(found)} experiments" + (f", missing {', '.join(missing)}" if missing else ""))
 
@@ -86,7 +92,7 @@ def keep(pair: str) -> None:
         if (BUILD / pair / f"{name}.json").exists():
             content = json.loads((BUILD / pair / f"{name}.json").read_text(encoding="utf-8"))
             for found in content.get("facts", {}).get("attacks", ()):
-                found["attack"] = ""
+                found |= {"attack": "", "token_ids": [], "last_ids": []}
             content["settings"]["base"] = BASES.get(pair, content["settings"]["base"])
             (RESULTS / pair).mkdir(parents=True, exist_ok=True)
             text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
@@ -186,7 +192,8 @@ def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> st
         reasons = reasons_of(experiment.name, result)
         if reasons:
             parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
-        parts.append(f"![{experiment.question} {pair}](images/{_picture(experiment.name, pair)})")
+        pictures = _pictures(experiment.name, pair, result)
+        parts += [f"![{experiment.question} {pair}](images/{picture})" for picture in pictures]
         parts.append('<details markdown="1"><summary>Tables</summary>')
         for caption, headings, rows in tables_of(result):
             parts += [f"{caption}:", _table(headings, rows)]
@@ -197,13 +204,12 @@ def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> st
     return "\n\n".join(parts)
 
 
-def _picture(name: str, pair: str) -> str:
-    return f"reproduction-{name}-{pair}.png"
-
-
-def _best_figure(result: Result) -> int:
-    """Of a comparison the first ROC, behind the groups; else the first figure."""
-    return 1 if isinstance(result, Comparison) and len(figures_of(result)) > 1 else 0
+def _pictures(name: str, pair: str, result: Result) -> dict[str, Callable[[Theme], go.Figure]]:
+    """By file name, the figures that the page shows: the one that says most, and how attack strings were sought."""
+    figures = figures_of(result)
+    shown = [figures[1 if isinstance(result, Comparison) and len(figures) > 1 else 0]]  # a ROC, behind the groups
+    shown += search_figures(result) if isinstance(result, Comparison) else []
+    return {f"reproduction-{name}-{pair}{f'-{i}' if i else ''}.png": figure for i, figure in enumerate(shown)}
 
 
 def _command(name: str, pair: str, result: Result) -> str:

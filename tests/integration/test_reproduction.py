@@ -12,10 +12,10 @@ from scripts import reproduction
 KEPT = sorted(reproduction.RESULTS.glob("*/*.json"))
 
 
-def attacks(file: Path) -> list[str]:
-    return [
-        found["attack"] for found in json.loads(file.read_text(encoding="utf-8")).get("facts", {}).get("attacks", ())
-    ]
+def attacks(file: Path) -> list[list[object]]:
+    """What tells the attack strings of a result, as text or as tokens."""
+    found = json.loads(file.read_text(encoding="utf-8")).get("facts", {}).get("attacks", ())
+    return [[each[name] for name in ("attack", "token_ids", "last_ids")] for each in found]
 
 
 @pytest.mark.data
@@ -25,9 +25,9 @@ def test_the_page_is_what_its_script_writes(data_dir: Path) -> None:
 
 def test_no_kept_result_holds_an_attack_string() -> None:
     assert {file.parent.name for file in KEPT} <= set(reproduction.PAIRS)
-    found = [text for file in KEPT for text in attacks(file)]
+    found = [each for file in KEPT for each in attacks(file)]
     assert found
-    assert set(found) == {""}
+    assert all(each == ["", [], []] for each in found)
 
 
 def test_what_was_run_since_is_kept_without_its_attack_strings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,13 +36,13 @@ def test_what_was_run_since_is_kept_without_its_attack_strings(tmp_path: Path, m
     (tmp_path / "build" / "demo").mkdir(parents=True)
     content = {
         "settings": {"base": "b"},
-        "facts": {"attacks": [{"attack": "x y z", "loss": 1.5}, {"attack": "z", "loss": 0.25}]},
+        "facts": {"attacks": [{"attack": "x y z", "token_ids": [1, 2, 3], "last_ids": [1, 2, 4], "loss": 1.5}]},
     }
     (tmp_path / "build" / "demo" / "gcg.json").write_text(json.dumps(content), encoding="utf-8")
     reproduction.keep("demo")
     kept = tmp_path / "results" / "demo" / "gcg.json"
     assert json.loads(kept.read_text(encoding="utf-8")) == {
         "settings": {"base": "b"},
-        "facts": {"attacks": [{"attack": "", "loss": 1.5}, {"attack": "", "loss": 0.25}]},
+        "facts": {"attacks": [{"attack": "", "token_ids": [], "last_ids": [], "loss": 1.5}]},
     }
     assert [path.name for path in kept.parent.iterdir()] == ["gcg.json"]

@@ -61,6 +61,12 @@ def test_nulls_that_go_the_other_way_are_told_from_those_that_go_the_same_way() 
     )
     assert verdicts_of("gcg", reversed_too)[0][1] == "does not hold: reversed"
     assert "TuCo is not shown to do more" in reversed_too.summary()
+    assert "plain against attacked requests: the paper's claim does not hold here; " in reversed_too.summary()
+
+
+def test_a_control_that_the_paper_does_not_have_is_no_claim_of_the_paper_that_fails() -> None:
+    said = gcg_result({PLAIN: HIGH, ATTACKED: HIGH + 9, RANDOM: LOW}).summary()
+    assert f"random against attack strings: TuCo is lower for {RANDOM} than for {ATTACKED} (AUC 0.000" in said
 
 
 def test_random_strings_that_do_as_much_are_named() -> None:

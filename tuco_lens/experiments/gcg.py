@@ -15,7 +15,7 @@ from tuco_lens.data import Dataset, load
 from tuco_lens.errors import InputError
 from tuco_lens.experiments.attacks_of import AttackOptions, attack_words, attacked, random_strings, seek_attacks
 from tuco_lens.experiments.comparing import NullOptions, Prepared, compare, n_steps
-from tuco_lens.experiments.comparison import Comparison, Contrast
+from tuco_lens.experiments.comparison import NOT_IN_PAPER, Comparison, Contrast
 from tuco_lens.experiments.prompt_groups import advbench_positions, fitting, was_trained_on_advbench
 from tuco_lens.experiments.settings import settings_of
 from tuco_lens.runs.steps import RunOptions, Step
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PLAIN, ATTACKED, RANDOM = "plain requests", "attacked requests", "requests with a random string"
 PAPER: Final = "AUC 0.65 to 1.0 on six models"
-NOT_IN_PAPER: Final = "not in the paper: the control for any string of that length"
 CONTRASTS: Final = (
     Contrast("plain against attacked requests", PLAIN, ATTACKED, PAPER),
     Contrast("random against attack strings", RANDOM, ATTACKED, NOT_IN_PAPER),

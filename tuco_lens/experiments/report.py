@@ -53,7 +53,7 @@ def figures_of(result: Result) -> list[Callable[[Theme], go.Figure]]:
             for contrast in result.contrasts
             if all(len(result.scores[group]["tuco"]) for group in (contrast.positive, contrast.negative))
         ]
-        return [result.groups_figure, *(partial(result.figure, name) for name in full), *_search_figures(result)]
+        return [result.groups_figure, *(partial(result.figure, name) for name in full), *search_figures(result)]
     if isinstance(result, Series):
         return [partial(result.figure, score) for score in result.score_keys if score != "n_tokens"]
     if isinstance(result, SweepResult):
@@ -62,7 +62,7 @@ def figures_of(result: Result) -> list[Callable[[Theme], go.Figure]]:
     raise TypeError(f"no figures of a {type(result).__name__}")
 
 
-def _search_figures(result: Comparison) -> list[Callable[[Theme], go.Figure]]:
+def search_figures(result: Comparison) -> list[Callable[[Theme], go.Figure]]:
     """Of the search for attack strings; those of `jailbreak_success` may be those of `gcg`, which shows them."""
     if result.settings.experiment != "gcg" or not all("losses" in each for each in result.facts.get("attacks", [{}])):
         return []

@@ -104,10 +104,9 @@ def _auc_sentence(contrast: Contrast, found: Auc) -> str:
     if found.verdict == "separates":
         return f"{contrast.name}: TuCo is higher for {contrast.positive} than for {contrast.negative} ({numbers})."
     if found.verdict == "reversed":
-        return (
-            f"{contrast.name}: the paper's claim does not hold here; TuCo is lower for {contrast.positive} than for "
-            f"{contrast.negative} ({numbers})."
-        )
+        fails = "the paper's claim does not hold here; " if contrast.is_papers else ""
+        lower = f"TuCo is lower for {contrast.positive} than for {contrast.negative}"
+        return f"{contrast.name}: {fails}{lower} ({numbers})."
     return f"{contrast.name}: no difference shown, the interval contains 0.5 ({numbers})."
 
 
