@@ -4,7 +4,7 @@
     tuco-lens experiment all --pair demo --data DIR --out build/experiments/demo
     tuco-lens experiment all --base B --adapter adapters/smollm2-refusals --limit 100 --data DIR --out build/experiments/smollm2
     tuco-lens experiment alpha_sweep --base tuco_lens/demo/tuned --adapter adapters/demo-opinions --data DIR --out build/experiments/opinions
-    tuco-lens experiment gcg --pair demo --gcg-strength paper --attacks 4 --limit 100 --data DIR --out build/experiments/demo --overwrite  # 4 to 8 hours
+    tuco-lens experiment gcg --pair demo --gcg-strength paper --attacks 4 --limit 100 --data DIR --out build/experiments/demo --overwrite
     python -m scripts.reproduction --data DIR
 
 The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
@@ -192,8 +192,9 @@ def _section(experiment: Experiment, results: Results, verdicts: Verdicts) -> st
         reasons = reasons_of(experiment.name, result)
         if reasons:
             parts += ["Measured beside it:", "\n".join(f"- {reason}" for reason in reasons)]
-        pictures = _pictures(experiment.name, pair, result)
-        parts += [f"![{experiment.question} {pair}](images/{picture})" for picture in pictures]
+        shown, *searches = _pictures(experiment.name, pair, result)
+        parts.append(f"![{experiment.question} {pair}](images/{shown})")
+        parts += [f"![The search for attack strings: {pair}](images/{picture})" for picture in searches]
         parts.append('<details markdown="1"><summary>Tables</summary>')
         for caption, headings, rows in tables_of(result):
             parts += [f"{caption}:", _table(headings, rows)]

@@ -35,8 +35,8 @@ FORMAT: Final = "tuco_lens.comparison.v1"
 PERMUTATIONS: Final = 1000
 FPR: Final = 0.05
 """False positive rate at which the TPR is read (paper §5.4)."""
-NOT_IN_PAPER: Final = "not in the paper: the control for any string of that length"
-"""What the paper reports of a contrast that is this project's own."""
+NOT_IN_PAPER: Final = "not in the paper"
+"""How what the paper reports of a contrast begins, where the contrast is this project's own."""
 
 Values = Float[np.ndarray, " prompt"]
 
@@ -52,12 +52,12 @@ class Contrast(Brief):
     negative: str
     """The other group."""
     paper: str
-    """What the paper reports, in words, or `NOT_IN_PAPER`."""
+    """What the paper reports, in words; begins with `NOT_IN_PAPER` where it reports nothing."""
 
     @property
     def is_papers(self) -> bool:
         """Whether the paper compares the two; a control of this project's own is no claim that could fail."""
-        return self.paper != NOT_IN_PAPER
+        return not self.paper.startswith(NOT_IN_PAPER)
 
 
 @dataclass(frozen=True, eq=False)  # `==` of arrays has no single truth value

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 PLAIN, ATTACKED, RANDOM = "plain requests", "attacked requests", "requests with a random string"
 PAPER: Final = "AUC 0.65 to 1.0 on six models"
+CONTROL: Final = f"{NOT_IN_PAPER}: the control for any string of that length"
 CONTRASTS: Final = (
     Contrast("plain against attacked requests", PLAIN, ATTACKED, PAPER),
-    Contrast("random against attack strings", RANDOM, ATTACKED, NOT_IN_PAPER),
-    Contrast("plain requests against random strings", PLAIN, RANDOM, NOT_IN_PAPER),
+    Contrast("random against attack strings", RANDOM, ATTACKED, CONTROL),
+    Contrast("plain requests against random strings", PLAIN, RANDOM, CONTROL),
 )
 ARTEFACTS: Final = "GCG/white_box/vicuna-13b-v1.5"
 
