@@ -2,15 +2,14 @@
 
     mkdir -p build/experiments
     tuco-lens experiment all --pair demo --data DIR --out build/experiments/demo
-    tuco-lens experiment all --base B --adapter adapters/smollm2-refusals --limit 100 --data DIR --out build/experiments/smollm2
+    tuco-lens experiment all --base B --adapter adapters/smollm2-refusals --nulls 5 --limit 100 --data DIR --out build/experiments/smollm2
     tuco-lens experiment alpha_sweep --base tuco_lens/demo/tuned --adapter adapters/demo-opinions --data DIR --out build/experiments/opinions
     tuco-lens experiment gcg --pair demo --gcg-strength paper --attacks 4 --limit 100 --data DIR --out build/experiments/demo --overwrite
     python -m scripts.reproduction --data DIR
 
 The runs take hours, and may be made one by one: the results that lie in `build/experiments/PAIR/` are kept in
-`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. The journals of runs that
-were left are in `scripts/reproduction_journals/`: from `build/experiments/`, with `--resume` and B as they name it, the
-runs go on. Needs a `chromium` for the pictures.
+`docs/results/PAIR/`, and the page is written from all that are kept; what is missing is said. Needs a `chromium` for
+the pictures.
 """  # noqa: E501
 
 from __future__ import annotations
