@@ -217,6 +217,7 @@ def main() -> None:
 
         write_page(BUILD)
         return
+    BUILD.mkdir(parents=True, exist_ok=True)
     part = measure_tuco if arguments.part == "tuco" else measure_beside
     part(kept_base(), DATA / "gemma3_270m_svg_adapters", DATA, BUILD, arguments.limit)
 

@@ -133,7 +133,6 @@ def train_adapter(base: Path, questions: Sequence[Question], target: Path) -> No
 
 
 def _write(name: str, text: str) -> None:
-    BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / name).write_text(text, encoding="utf-8")
 
 
@@ -253,7 +252,9 @@ PARTS: dict[str, Callable[[], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=list(PARTS))
-    PARTS[parser.parse_args().part]()
+    part = PARTS[parser.parse_args().part]
+    BUILD.mkdir(parents=True, exist_ok=True)
+    part()
 
 
 if __name__ == "__main__":
