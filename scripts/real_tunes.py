@@ -103,6 +103,7 @@ def measure_tuco(base: Path, adapters: Path, data: Path, out: Path, n: int) -> t
     tokenizer = load_base(base).tokenizer
     groups = prompt_groups(tokenizer, data, n)
     tunes = {name: adapters / folder for name, folder in TUNES.items()}
+    out.mkdir(parents=True, exist_ok=True)
     return tl.compare(base, tunes, groups, drift=True, backend="bridge", out=out / "compare", resume=True)
 
 
@@ -217,7 +218,6 @@ def main() -> None:
 
         write_page(BUILD)
         return
-    BUILD.mkdir(parents=True, exist_ok=True)
     part = measure_tuco if arguments.part == "tuco" else measure_beside
     part(kept_base(), DATA / "gemma3_270m_svg_adapters", DATA, BUILD, arguments.limit)
 

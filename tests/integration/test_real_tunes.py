@@ -83,8 +83,8 @@ def adapters(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory, repository: Path, data: Path, adapters: Path) -> Path:
-    """What both measuring parts leave behind."""
-    out = tmp_path_factory.mktemp("build")
+    """What both measuring parts leave behind, in a folder that they make, as in a fresh clone."""
+    out = tmp_path_factory.mktemp("clone") / "build" / "real_tunes"
     base = repository / "tuco_lens" / "demo" / "base"
     real_tunes.measure_tuco(base, adapters, data, out, N)
     real_tunes.measure_beside(base, adapters, data, out, N)
